@@ -17,7 +17,10 @@ use crate::{
         store::{Database, StoreOptions, connect},
         system::{DedicatedThreads, OsEntropy, SystemClock, host_name},
     },
-    app::{Error, LeaseSettings, Ports, RequestContext, Service, Settings, SubscriberLimits},
+    app::{
+        ApplyError, ApplyOptions, Declaration, Error, FileComparison, LeaseSettings, Ports, ReloadableLimits,
+        RequestContext, Service, Settings, SubscriberLimits,
+    },
     config::Config,
     domain::{id::ClientId, keys::RotationReason, secret::Secret},
     ports::{Clock, ErrorChain, Outage},
@@ -43,9 +46,9 @@ pub enum StartupError {
     /// The system provides no randomness.
     #[error("the system provides no randomness: {}", ErrorChain(.0))]
     Entropy(Outage),
-    /// The declared objects contradict those in the store.
-    #[error("the objects in the configuration file contradict those in the store: {}", ErrorChain(.0))]
-    Objects(Error),
+    /// The configuration file is not applied.
+    #[error("{}", ErrorChain(.0))]
+    File(ApplyError),
     /// The signing keys that are due can't be created.
     #[error("can't create the signing keys: {}", ErrorChain(.0))]
     Rotation(Error),
@@ -138,18 +141,60 @@ impl Application {
             store: store as _,
             pepper,
         };
-        Ok(Self { service: Service::new(settings, ports), issuer_keys: keys })
+        let service = Service::new(settings, ports);
+        service.describe_file(service.file_version(declaration(config)), Vec::new());
+        Ok(Self { service, issuer_keys: keys })
     }
 
     /// Applies the declared objects to the store and creates the first keys. A server does this
-    /// before it serves.
+    /// before it serves. A file that is older than the file in force, or that would end live
+    /// tasks, is refused.
     pub async fn initialize(&self, config: &Config) -> Result<(), StartupError> {
-        let cx = self.system_context()?;
-        let applied = self.service.apply_declared(&config.objects, &config.secrets, &cx).await;
-        let changed = applied.map_err(StartupError::Objects)?;
+        let options = ApplyOptions::for_replica(&self.service.settings().lease.replica_name);
+        self.initialize_with(config, &options).await
+    }
+
+    /// Does the same as [`initialize`](Self::initialize), with what the operator accepts.
+    pub async fn initialize_with(&self, config: &Config, options: &ApplyOptions) -> Result<(), StartupError> {
+        let changed = self.apply_file(config, options).await?;
         let created = self.rotate_due_keys("start").await?;
-        tracing::info!(registry.changed = changed, keys.created = created, "registry and keys initialized");
+        tracing::info!(registry.changes = changed.len(), keys.created = created, "registry and keys initialized");
         Ok(())
+    }
+
+    /// Checks that the store belongs to the configured issuer, or to none yet.
+    pub async fn check_issuer(&self) -> Result<(), StartupError> {
+        self.service.check_issuer().await.map_err(StartupError::File)
+    }
+
+    /// Applies the objects and secrets that the configuration declares. Returns what has changed.
+    pub async fn apply_file(&self, config: &Config, options: &ApplyOptions) -> Result<Vec<String>, StartupError> {
+        let cx = self.system_context()?;
+        self.service.apply_declared(declaration(config), options, &cx).await.map_err(StartupError::File)
+    }
+
+    /// Describes the configuration file of this replica, and the keys that need a restart, to the
+    /// other replicas.
+    pub fn describe_file(&self, config: &Config, pending_restart: Vec<String>) {
+        self.service.describe_file(self.service.file_version(declaration(config)), pending_restart);
+    }
+
+    /// Uses the limits of a newly read configuration from now on.
+    pub fn replace_limits(&self, config: &Config) {
+        self.service.replace_limits(ReloadableLimits {
+            tokens: config.tokens,
+            tasks: config.tasks,
+            break_glass: config.break_glass,
+            consent_uri: config.consent_uri.as_ref().map(ToString::to_string),
+            introspection_audit: config.audit.introspections,
+            references_status_lists: config.status_list.enabled,
+        });
+    }
+
+    /// Compares the objects and secrets that the configuration declares with the store.
+    pub async fn compare_file(&self, config: &Config) -> Result<FileComparison, StartupError> {
+        let cx = self.system_context()?;
+        self.service.compare_declared(declaration(config), &cx).await.map_err(StartupError::File)
     }
 
     /// Creates the signing keys that are due, the first ones included. Returns their number.
@@ -213,6 +258,11 @@ impl Drop for BackgroundTasks {
     fn drop(&mut self) {
         self.stopping.cancel();
     }
+}
+
+/// Returns what a configuration declares for all replicas.
+fn declaration(config: &Config) -> Declaration<'_> {
+    Declaration { objects: &config.objects, secrets: &config.secrets, generation: config.generation }
 }
 
 fn system_context(service: &Service) -> Option<RequestContext> {

@@ -17,6 +17,7 @@ use errand::{
     app::{LeaseSettings, Ports, RequestContext, Service, Settings, SubscriberLimits},
     domain::{
         audit::{Head, IntrospectionAuditMode, WriterId},
+        configuration::ConfigurationHistory,
         grants::{
             Grant,
             break_glass::{BreakGlassGrant, BreakGlassLimits, ReviewState},
@@ -38,11 +39,11 @@ use errand::{
     },
     http::{AppState, HttpSettings, router},
     ports::{
-        AuditFilter, AuditRow, AuditStore, ChangeListener, Clock, CommitError, Entropy, FetchCaller, GcStats,
-        GrantFilter, GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, McpServers, Outage, Page,
-        PageRequest, RegistryStore, ReplicaStore, SignatureError, Signer, StatusListStore, StoredKey, StoredKeys,
-        StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore,
-        ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
+        AuditFilter, AuditRow, AuditStore, ChangeListener, Clock, CommitError, ConfigurationStore, Entropy,
+        FetchCaller, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, McpServers,
+        Outage, Page, PageRequest, RegistryStore, ReplicaStore, SignatureError, Signer, StatusListStore, StoredKey,
+        StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
+        TokenStore, ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
     },
 };
 use http_body_util::BodyExt;
@@ -553,6 +554,13 @@ impl GrantStore for StoreBehavior {
         page: &PageRequest,
     ) -> Result<Page<BreakGlassGrant>, ListError> {
         self.page(page).await
+    }
+}
+
+#[async_trait]
+impl ConfigurationStore for StoreBehavior {
+    async fn load_configuration_history(&self) -> Result<ConfigurationHistory, Outage> {
+        self.get(ConfigurationHistory::default()).await
     }
 }
 

@@ -32,6 +32,22 @@ CREATE TABLE versions (                     -- versions for optimistic concurren
 );
 INSERT INTO versions (name, version) VALUES ('registry', 0), ('keys', 0);
 
+-- one row, from the first start of a server on
+CREATE TABLE deployment (
+    singleton integer PRIMARY KEY CHECK (singleton = 1),
+    -- `issuer` of the configuration: every token contains it, so it never changes
+    issuer text NOT NULL
+);
+
+-- the configuration files that were applied; the last one is in force. Append-only
+CREATE TABLE applied_files (
+    number bigint PRIMARY KEY CHECK (number > 0), -- from 1, without gaps
+    digest text NOT NULL, -- SHA-256 of the declared objects and secret tags, base64url
+    generation bigint CHECK (generation >= 0), -- `generation` of the file, if it has one
+    actor text NOT NULL, -- the replica or the operator that applied the file
+    occurred_at bigint NOT NULL CHECK (occurred_at >= 0)
+);
+
 CREATE TABLE signing_keys (
     kid text COLLATE "C" PRIMARY KEY,       -- the name in the JWK set
     algorithm text NOT NULL CHECK (algorithm IN ('ES256', 'EdDSA', 'RS256')),
@@ -138,7 +154,7 @@ CREATE INDEX break_glass_unreviewed ON break_glass (occurred_at, id) WHERE revie
 -- parties that an admin has blocked. Blocks are separate from the objects, so that they apply to
 -- objects of the configuration file and survive a restart
 CREATE TABLE blocks (
-    kind text COLLATE "C" NOT NULL CHECK (kind IN ('issuer', 'agent', 'resource', 'admin', 'requester')),
+    kind text COLLATE "C" NOT NULL CHECK (kind IN ('issuer', 'agent', 'resource', 'admin', 'requester', 'agents')),
     -- an issuer's URL, a client's id, or a requester's issuer and subject with a space
     id text COLLATE "C" NOT NULL,
     -- tokens are suspended, or were revoked
@@ -200,8 +216,8 @@ CREATE TABLE revocation_log (
     -- the position: without gaps, assigned under the lock on log_head
     seq bigint PRIMARY KEY CHECK (seq > 0),
     kind text NOT NULL CHECK (kind IN
-        ('token', 'task', 'grant', 'requester', 'agent', 'credentials', 'resource', 'issuer', 'tool', 'break_glass',
-         'delegation', 'evidence', 'registry', 'keys')),
+        ('token', 'task', 'grant', 'requester', 'agent', 'agents', 'credentials', 'resource', 'issuer', 'tool',
+         'break_glass', 'delegation', 'evidence', 'registry', 'keys', 'configuration')),
     key text NOT NULL,                      -- the name within the kind
     verb text NOT NULL DEFAULT 'revoke' CHECK (verb IN ('revoke', 'suspend', 'resume')),
     reason text NOT NULL,
@@ -209,7 +225,10 @@ CREATE TABLE revocation_log (
     occurred_at bigint NOT NULL CHECK (occurred_at >= 0),
     -- the end of retention: the entry affects no live token after it
     forget_after bigint NOT NULL CHECK (forget_after >= 0),
-    CONSTRAINT revocation_log_verb_by_kind_check CHECK (verb = 'revoke' OR kind IN ('task', 'agent', 'tool', 'delegation'))
+    -- the first version of the program that knows the kind and the verb: an older replica stops
+    -- here instead of skipping the entry
+    min_version text NOT NULL DEFAULT '0.1.0',
+    CONSTRAINT revocation_log_verb_by_kind_check CHECK (verb = 'revoke' OR kind IN ('task', 'agent', 'agents', 'tool', 'delegation'))
 );
 -- Retained entries are found by the hours in which their retention ends. There are few such hours,
 -- and within each the entries are in log order, so a reader skips the others at no cost, however
@@ -247,7 +266,11 @@ CREATE TABLE replicas (
     applied_seq bigint NOT NULL CHECK (applied_seq >= 0),
     -- the duration of the lease from the sending of the heartbeat
     lease_ms bigint NOT NULL CHECK (lease_ms > 0),
-    renewed_at bigint NOT NULL CHECK (renewed_at >= 0) -- by the replica's clock: for display only
+    renewed_at bigint NOT NULL CHECK (renewed_at >= 0), -- by the replica's clock: for display only
+    -- what its configuration file declares, as in applied_files
+    file_digest text,
+    file_generation bigint CHECK (file_generation >= 0),
+    pending_restart text NOT NULL DEFAULT '[]' -- the keys of its file that need a restart: JSON
 );
 
 -- the audit trail, a hash chain per writer: a changed record is detected

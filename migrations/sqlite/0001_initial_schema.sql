@@ -32,6 +32,22 @@ CREATE TABLE versions (                     -- versions for optimistic concurren
 ) STRICT;
 INSERT INTO versions (name, version) VALUES ('registry', 0), ('keys', 0);
 
+-- one row, from the first start of a server on
+CREATE TABLE deployment (
+    singleton INTEGER PRIMARY KEY CHECK (singleton = 1),
+    -- `issuer` of the configuration: every token contains it, so it never changes
+    issuer TEXT NOT NULL
+) STRICT;
+
+-- the configuration files that were applied; the last one is in force. Append-only
+CREATE TABLE applied_files (
+    number INTEGER PRIMARY KEY CHECK (number > 0), -- from 1, without gaps
+    digest TEXT NOT NULL, -- SHA-256 of the declared objects and secret tags, base64url
+    generation INTEGER CHECK (generation >= 0), -- `generation` of the file, if it has one
+    actor TEXT NOT NULL, -- the replica or the operator that applied the file
+    occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0)
+) STRICT;
+
 CREATE TABLE signing_keys (
     kid TEXT PRIMARY KEY,                   -- the name in the JWK set
     algorithm TEXT NOT NULL CHECK (algorithm IN ('ES256', 'EdDSA', 'RS256')),
@@ -139,7 +155,7 @@ CREATE INDEX break_glass_unreviewed ON break_glass (occurred_at, id) WHERE revie
 -- parties that an admin has blocked. Blocks are separate from the objects, so that they apply to
 -- objects of the configuration file and survive a restart
 CREATE TABLE blocks (
-    kind TEXT NOT NULL CHECK (kind IN ('issuer', 'agent', 'resource', 'admin', 'requester')),
+    kind TEXT NOT NULL CHECK (kind IN ('issuer', 'agent', 'resource', 'admin', 'requester', 'agents')),
     -- an issuer's URL, a client's id, or a requester's issuer and subject with a space
     id TEXT NOT NULL,
     -- tokens are suspended, or were revoked
@@ -201,16 +217,19 @@ CREATE TABLE revocation_log (
     -- the position: without gaps, assigned with the update of log_head
     seq INTEGER PRIMARY KEY CHECK (seq > 0),
     kind TEXT NOT NULL CHECK (kind IN
-        ('token', 'task', 'grant', 'requester', 'agent', 'credentials', 'resource', 'issuer', 'tool', 'break_glass',
-         'delegation', 'evidence', 'registry', 'keys')),
+        ('token', 'task', 'grant', 'requester', 'agent', 'agents', 'credentials', 'resource', 'issuer', 'tool',
+         'break_glass', 'delegation', 'evidence', 'registry', 'keys', 'configuration')),
     key TEXT NOT NULL,                      -- the name within the kind
     verb TEXT NOT NULL DEFAULT 'revoke'
-        CHECK (verb IN ('revoke', 'suspend', 'resume') AND (verb = 'revoke' OR kind IN ('task', 'agent', 'tool', 'delegation'))),
+        CHECK (verb IN ('revoke', 'suspend', 'resume') AND (verb = 'revoke' OR kind IN ('task', 'agent', 'agents', 'tool', 'delegation'))),
     reason TEXT NOT NULL,
     actor TEXT NOT NULL,                    -- `admin:NAME`, `client:ID`, `requester:ISSUER SUBJECT`
     occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0),
     -- the end of retention: the entry affects no live token after it
-    forget_after INTEGER NOT NULL CHECK (forget_after >= 0)
+    forget_after INTEGER NOT NULL CHECK (forget_after >= 0),
+    -- the first version of the program that knows the kind and the verb: an older replica stops
+    -- here instead of skipping the entry
+    min_version TEXT NOT NULL DEFAULT '0.1.0'
 ) STRICT;
 -- Retained entries are found by the hours in which their retention ends. There are few such hours,
 -- and within each the entries are in log order, which is that of the row ids, so a reader skips the
@@ -246,7 +265,11 @@ CREATE TABLE replicas (
     applied_seq INTEGER NOT NULL CHECK (applied_seq >= 0),
     -- the duration of the lease from the sending of the heartbeat
     lease_ms INTEGER NOT NULL CHECK (lease_ms > 0),
-    renewed_at INTEGER NOT NULL CHECK (renewed_at >= 0) -- by the replica's clock: for display only
+    renewed_at INTEGER NOT NULL CHECK (renewed_at >= 0), -- by the replica's clock: for display only
+    -- what its configuration file declares, as in applied_files
+    file_digest TEXT,
+    file_generation INTEGER CHECK (file_generation >= 0),
+    pending_restart TEXT NOT NULL DEFAULT '[]' -- the keys of its file that need a restart: JSON
 ) STRICT;
 
 -- the audit trail, a hash chain per writer: a changed record is detected

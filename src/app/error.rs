@@ -265,6 +265,7 @@ fn describe_suspension(cause: Option<&SuspensionCause>) -> String {
         Some(SuspensionCause::Agent(id)) => {
             format!("the agent `{id}` in its chain is suspended; retry after an admin resumes the agent")
         }
+        Some(SuspensionCause::AllAgents) => "all agents are suspended; retry after an admin resumes them".to_owned(),
         Some(SuspensionCause::Tools) => {
             "the server of its tools changed or removed them; retry after an admin has reviewed the tools".to_owned()
         }

@@ -11,6 +11,7 @@ impl Service {
     /// a party, and removes expired data from memory and from the store. Any number of replicas may
     /// run this concurrently.
     pub async fn collect_garbage(&self, cx: &RequestContext) -> Result<GcStats, Error> {
+        self.inner.follower.check_compatibility()?;
         self.rotate_keys("age", RotationReason::Age, cx).await?;
         self.inner.follower.evict_expired();
         self.inner.peers.reap_dead_replicas().await?;

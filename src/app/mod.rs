@@ -23,6 +23,7 @@ mod tasks;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use parking_lot::RwLock;
 use tokio::time::timeout;
 
 pub use audit::{AuditReport, ExportedRecord};
@@ -38,6 +39,7 @@ pub use grants::{GrantActor, GrantRequest};
 pub use introspection::Introspection;
 pub use queries::AuditPage;
 pub use registry::catalogue::{Catalogue, ImportMode};
+pub use registry::declarative::{ApplyError, ApplyOptions, Declaration, EndedTasks, FileComparison};
 pub use registry::secrets::NewSecret;
 pub use replication::renewal::LeaseSettings;
 pub use replication::snapshot::Snapshot;
@@ -130,6 +132,23 @@ impl Settings {
     }
 }
 
+/// The settings that can change while the service runs.
+#[derive(Clone, Debug)]
+pub struct ReloadableLimits {
+    /// Lifetimes and depths of tokens.
+    pub tokens: TokenLimits,
+    /// Lifetimes of tasks.
+    pub tasks: TaskLimits,
+    /// Lifetimes of break-glass grants.
+    pub break_glass: BreakGlassLimits,
+    /// The page at which requesters consent to what agents need.
+    pub consent_uri: Option<String>,
+    /// Which introspections are recorded in the audit trail.
+    pub introspection_audit: IntrospectionAuditMode,
+    /// Whether new task tokens reference a status list.
+    pub references_status_lists: bool,
+}
+
 /// The adapters of the service, behind their ports.
 pub struct Ports {
     /// Time.
@@ -172,7 +191,8 @@ pub struct Service {
 }
 
 struct ServiceInner {
-    settings: Settings,
+    /// Replaced as a whole, so that a request sees one version of it.
+    settings: RwLock<Arc<Settings>>,
     ports: Ports,
     follower: Arc<Follower>,
     peers: Arc<Peers>,
@@ -189,7 +209,7 @@ struct ServiceInner {
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("settings", &self.inner.settings).finish_non_exhaustive()
+        f.debug_struct("Service").field("settings", &self.settings()).finish_non_exhaustive()
     }
 }
 
@@ -253,7 +273,7 @@ impl Service {
             peers,
             renewal,
             writer,
-            settings,
+            settings: RwLock::new(Arc::new(settings)),
             ports,
         };
         Self { inner: Arc::new(inner) }
@@ -261,8 +281,20 @@ impl Service {
 
     /// Returns the settings.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.inner.settings
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.inner.settings.read())
+    }
+
+    /// Replaces the limits that requests read from the settings. Requests in progress keep the
+    /// previous ones.
+    pub fn replace_limits(&self, limits: ReloadableLimits) {
+        let ReloadableLimits { tokens, tasks, break_glass, consent_uri, introspection_audit, references_status_lists } =
+            limits;
+        let mut settings = self.inner.settings.write();
+        let status_list = StatusListSettings { enabled: references_status_lists, ..settings.status_list };
+        let current = Settings::clone(&settings);
+        *settings =
+            Arc::new(Settings { consent_uri, tokens, tasks, break_glass, introspection_audit, status_list, ..current });
     }
 
     /// Returns the clock, with which the HTTP layer stamps and measures requests.

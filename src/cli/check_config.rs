@@ -4,7 +4,7 @@ use std::path::Path;
 
 use errand::{
     adapters::system::OsEntropy,
-    config::{Config, dev_address, env_var, summarize},
+    config::{Config, dev_address, env_var, summarize, warnings},
 };
 
 use super::{CliError, ConfigArgs, print_line};
@@ -17,7 +17,7 @@ pub(super) fn load(file: &Path) -> Result<Config, CliError> {
 /// Loads the selected configuration: the file, or that of the development server in this directory
 /// at its last address.
 pub(super) fn load_selected(config_args: &ConfigArgs) -> Result<Config, CliError> {
-    if let Some(file) = &config_args.config {
+    if let Some(file) = config_args.path() {
         return load(file);
     }
     let here = Path::new(".");
@@ -29,9 +29,15 @@ pub(super) fn load_selected(config_args: &ConfigArgs) -> Result<Config, CliError
     Config::dev(here, address, &OsEntropy::new()?).map_err(CliError::new)
 }
 
-/// Validates a configuration file and prints its summary.
-pub(super) fn check(file: &Path) -> Result<(), CliError> {
+/// Validates a configuration file and prints its summary. With `strict`, a warning is an error.
+pub(super) fn check(file: &Path, strict: bool) -> Result<(), CliError> {
     let config = load(file)?;
     print_line(summarize(&config))?;
-    print_line(format!("{}: valid", file.display()))
+    let count = warnings(&config).len();
+    let verdict = match count {
+        0 => format!("{}: valid", file.display()),
+        1 => format!("{}: valid, with 1 warning", file.display()),
+        _ => format!("{}: valid, with {count} warnings", file.display()),
+    };
+    if strict && count > 0 { Err(CliError::new(verdict)) } else { print_line(verdict) }
 }

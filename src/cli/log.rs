@@ -13,20 +13,36 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use super::CliError;
 
-/// Starts logging.
-pub(super) fn init(config: &Config) -> Result<(), CliError> {
-    let filter = EnvFilter::try_new(&config.log.level).map_err(CliError::with_context("[log] level"))?;
+/// Sets the level of the log.
+pub(super) type SetLogLevel = Box<dyn Fn(&str) -> Result<(), CliError> + Send + Sync>;
+
+/// Starts logging, and returns a function that changes its level.
+pub(super) fn init(config: &Config) -> Result<SetLogLevel, CliError> {
+    let filter = parse_level(&config.log.level)?;
     let has_colors = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(has_colors)
         .with_writer(EscapingWriter { out: io::stderr, has_colors });
-    let started = match config.log.format {
+    let (started, set_level): (_, SetLogLevel) = match config.log.format {
         // A request has one span, so a list of spans would only repeat it.
-        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init(),
-        LogFormat::Pretty => log.try_init(),
+        LogFormat::Json => {
+            let log = log.json().flatten_event(true).with_span_list(false).with_filter_reloading();
+            let handle = log.reload_handle();
+            (log.try_init(), Box::new(move |level: &str| handle.reload(parse_level(level)?).map_err(CliError::from)))
+        }
+        LogFormat::Pretty => {
+            let log = log.with_filter_reloading();
+            let handle = log.reload_handle();
+            (log.try_init(), Box::new(move |level: &str| handle.reload(parse_level(level)?).map_err(CliError::from)))
+        }
     };
-    started.map_err(CliError::with_context("can't start logging"))
+    started.map_err(CliError::with_context("can't start logging"))?;
+    Ok(set_level)
+}
+
+fn parse_level(level: &str) -> Result<EnvFilter, CliError> {
+    EnvFilter::try_new(level).map_err(CliError::with_context("[log] level"))
 }
 
 /// Writes each event as one line without invisible characters.

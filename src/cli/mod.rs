@@ -4,21 +4,35 @@
 mod admin;
 mod audit;
 mod check_config;
+mod config;
 mod dev;
 mod keys;
 mod log;
 mod migrate;
 mod output;
+mod reload;
 mod resources;
 mod runtime;
 mod serve;
+mod status;
+mod stop;
 mod task;
 mod token;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::{Args, Parser, Subcommand};
-use errand::{adapters::system::disable_core_dumps, app::ImportMode, ports::ErrorChain};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use errand::{
+    adapters::system::disable_core_dumps,
+    app::ImportMode,
+    config::{is_replica_name, program_arguments},
+    ports::ErrorChain,
+};
 
 pub(crate) use output::{CliError, print_line};
 
@@ -38,7 +52,14 @@ enum Command {
     /// Run the server.
     Serve(ServeArgs),
     /// Validate and summarize a configuration file.
-    CheckConfig(FileArgs),
+    CheckConfig(CheckConfigArgs),
+    /// Compare the configuration file with the store, or apply the file.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Show the replicas, and the configuration file in force.
+    Status(ConfigArgs),
+    /// Stop every agent at once, or resume them. Shows the effect unless --yes is given.
+    Stop(StopArgs),
     /// Migrate the database to the schema of this version.
     Migrate(ConfigArgs),
     /// Manage the signing keys.
@@ -76,10 +97,22 @@ struct FileArgs {
     config: Option<PathBuf>,
 }
 
-/// Selects the server.
+#[derive(Debug, Args)]
+struct CheckConfigArgs {
+    #[command(flatten)]
+    file_args: FileArgs,
+    /// Exit with code 1 if there are warnings.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Selects the server, by a positional argument or by an option.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct ConfigArgs {
+    /// Configuration file of the server.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
     /// Configuration file of the server.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -88,13 +121,92 @@ struct ConfigArgs {
     dev: bool,
 }
 
+impl ConfigArgs {
+    /// Returns the configuration file, or `None` for the development server.
+    fn path(&self) -> Option<&Path> {
+        self.file.as_deref().or(self.config.as_deref())
+    }
+}
+
+/// Selects the server, for commands whose positional arguments take any number of values.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct ConfigOptions {
+    /// Configuration file of the server.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Development server without a file: SQLite in ./errand-dev.db, demo objects, loopback only.
+    #[arg(long)]
+    dev: bool,
+}
+
+impl From<ConfigOptions> for ConfigArgs {
+    fn from(ConfigOptions { config, dev }: ConfigOptions) -> Self {
+        Self { file: None, config, dev }
+    }
+}
+
 #[derive(Debug, Args)]
 struct ServeArgs {
     #[command(flatten)]
     config_args: ConfigArgs,
-    /// Loopback address to listen on, with --dev.
-    #[arg(long, conflicts_with = "config", value_name = "ADDRESS:PORT")]
+    /// Number of live tasks that applying the file may end.
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "dev")]
+    accept_ending: u64,
+    /// Serve by the registry in the store, and do not apply the file's objects and secrets.
+    #[arg(long, conflicts_with = "dev")]
+    no_apply: bool,
+    /// Address of the public listener; overrides `listen`. With --dev, a loopback address.
+    #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// Address of the listener for health and metrics; overrides `operations_listen`.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "dev")]
+    operations_listen: Option<SocketAddr>,
+    /// Name of this replica; overrides `name` in `[replicas]`.
+    #[arg(long, value_name = "NAME", value_parser = parse_replica_name, conflicts_with = "dev")]
+    replica_name: Option<String>,
+}
+
+fn parse_replica_name(text: &str) -> Result<String, &'static str> {
+    is_replica_name(text).then(|| text.to_owned()).ok_or("must be 1 to 100 characters without control characters")
+}
+
+#[derive(Debug, Args)]
+struct StopArgs {
+    #[command(flatten)]
+    config_args: ConfigArgs,
+    /// Every agent. Single agents are suspended over REST.
+    #[arg(long, required = true)]
+    all: bool,
+    /// Resume the agents that this command has suspended.
+    #[arg(long)]
+    resume: bool,
+    /// Reason, for the audit trail.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Do it, instead of showing the effect.
+    #[arg(long, requires = "reason")]
+    yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Show what applying the file would change, and which live tasks would end.
+    Diff(ConfigArgs),
+    /// Apply the file's objects and secrets to the store, for all replicas.
+    Reload(ReloadArgs),
+}
+
+#[derive(Debug, Args)]
+struct ReloadArgs {
+    #[command(flatten)]
+    config_args: ConfigArgs,
+    /// Apply a file that is older than the file in force.
+    #[arg(long)]
+    return_to_older: bool,
+    /// Number of live tasks that applying the file may end.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    accept_ending: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,7 +273,7 @@ enum ResourcesCommand {
         #[arg(value_name = "TOOL=DIGEST", required = true)]
         tools: Vec<String>,
         #[command(flatten)]
-        config_args: ConfigArgs,
+        config_options: ConfigOptions,
     },
 }
 
@@ -282,16 +394,45 @@ enum DevCommand {
     },
 }
 
+impl Arguments {
+    /// Parses the arguments of this process. `--help` after `help` asks for the same text as
+    /// `help` alone.
+    pub(crate) fn from_process() -> Self {
+        Self::parse_from(without_help_of_help(program_arguments()))
+    }
+}
+
+/// Removes `--help` and `-h` after the subcommand `help`, at any level of subcommands.
+fn without_help_of_help(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut command = Arguments::command();
+    for position in 1..arguments.len() {
+        let Some(word) = arguments.get(position).and_then(|word| word.to_str()) else { break };
+        if word == "help" && command.has_subcommands() {
+            let mut rest = arguments.split_off(position + 1);
+            rest.retain(|word| word != "--help" && word != "-h");
+            arguments.append(&mut rest);
+            break;
+        }
+        let Some(next) = command.find_subcommand(word).cloned() else { break };
+        command = next;
+    }
+    arguments
+}
+
 /// Runs a command and returns its exit code.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     if let Err(outage) = disable_core_dumps() {
         output::eprint_line(format_args!("errand: warning: {}", ErrorChain(&outage)));
     }
     let result = match arguments.command {
-        Command::Serve(ServeArgs { config_args, listen }) => serve::run(config_args.config.as_deref(), listen),
-        Command::CheckConfig(FileArgs { file, config }) => {
-            file.or(config).map_or(Ok(()), |file| check_config::check(&file))
+        Command::Serve(serve_args) => serve::run(&serve_args),
+        Command::CheckConfig(CheckConfigArgs { file_args: FileArgs { file, config }, strict }) => {
+            file.or(config).map_or(Ok(()), |file| check_config::check(&file, strict))
         }
+        Command::Config(ConfigCommand::Diff(config_args)) => config::diff(&config_args),
+        Command::Config(ConfigCommand::Reload(reload_args)) => config::reload(&reload_args),
+        Command::Status(config_args) => status::print_status(&config_args),
+        Command::Stop(stop_args) => stop::stop(&stop_args),
         Command::Migrate(config_args) => migrate::migrate(&config_args),
         Command::Keys(KeysCommand::List(config_args)) => keys::list(&config_args),
         Command::Keys(KeysCommand::Rotate(config_args)) => keys::rotate(&config_args),
@@ -306,8 +447,8 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Command::Resources(ResourcesCommand::Diff(args)) => {
             resources::import(&args.name, ImportMode::DryRun, &args.config_args)
         }
-        Command::Resources(ResourcesCommand::Accept { name, tools, config_args }) => {
-            resources::accept(&name, &tools, &config_args)
+        Command::Resources(ResourcesCommand::Accept { name, tools, config_options }) => {
+            resources::accept(&name, &tools, &config_options.into())
         }
         Command::Token(TokenCommand::Exchange(args)) => token::exchange(&args),
         Command::Token(TokenCommand::Introspect { client_args, token_file }) => {

@@ -1,33 +1,36 @@
 //! The command `errand serve`.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use errand::{
-    adapters::system::OsEntropy,
+    app::ApplyOptions,
     bootstrap::{Application, MigrationPolicy},
-    config::{Config, DEV_LISTEN, warnings},
+    config::{Config, warnings},
+    domain::configuration::FileOrder,
     http::{AppState, HttpSettings, Listener, Tls, operations_router, router, serve},
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{CliError, check_config, dev, log, output::eprint_line, runtime::block_on};
+use super::{
+    CliError, ServeArgs, dev,
+    log::{self, SetLogLevel},
+    output::eprint_line,
+    reload::{Reloader, load_config},
+    runtime::block_on,
+};
 
 /// Serves with a configuration file, or for development without one.
-pub(super) fn run(file: Option<&Path>, listen: Option<SocketAddr>) -> Result<(), CliError> {
-    let config = match file {
-        Some(file) => check_config::load(file)?,
-        None => Config::dev(Path::new("."), listen.unwrap_or(DEV_LISTEN), &OsEntropy::new()?).map_err(CliError::new)?,
-    };
-    log::init(&config)?;
-    block_on(run_server(config, file.is_none()))
+pub(super) fn run(arguments: &ServeArgs) -> Result<(), CliError> {
+    let config = load_config(arguments)?;
+    let set_log_level = log::init(&config)?;
+    block_on(run_server(config, arguments, set_log_level))
 }
 
-async fn run_server(config: Config, development: bool) -> Result<(), CliError> {
+async fn run_server(config: Config, arguments: &ServeArgs, set_log_level: SetLogLevel) -> Result<(), CliError> {
+    // Before anything else: without a handler, the signal ends the process.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let development = arguments.config_args.dev;
     if development {
         tracing::warn!(
             "FOR DEVELOPMENT ONLY: demo objects, keys and secrets in ./errand-dev; listening on loopback only"
@@ -36,9 +39,19 @@ async fn run_server(config: Config, development: bool) -> Result<(), CliError> {
     for notice in warnings(&config) {
         tracing::warn!(notice, "risky or unintended setting");
     }
+    // Before anything is written: a process that can't serve must not change the store.
+    let tls = load_tls(&config)?;
+    let public = bind(config.listen, tls.clone(), "listen").await?;
+    let operations = match config.operations_listen {
+        Some(address) => Some(bind(address, None, "operations_listen").await?),
+        None => None,
+    };
     let application = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
-    application.initialize(&config).await?;
+    initialize(&application, &config, arguments).await?;
     let background_tasks = application.spawn_background_tasks();
+    if let Some(tls) = tls.clone() {
+        background_tasks.spawn(tls.watch());
+    }
 
     let state = AppState::new(application.service.clone());
     let settings = HttpSettings {
@@ -46,18 +59,27 @@ async fn run_server(config: Config, development: bool) -> Result<(), CliError> {
         serves_operations: config.operations_listen.is_none(),
     };
     let (stopping, servers) = (CancellationToken::new(), TaskTracker::new());
-    let public = bind(config.listen, load_tls(&config)?, "listen").await?;
     tracing::info!(address = %public.local_addr()?, issuer = %config.issuer, "listening");
     servers.spawn(serve(public, router(state.clone(), settings), stopping.clone().cancelled_owned()));
-    if let Some(address) = config.operations_listen {
-        let operations = bind(address, None, "operations_listen").await?;
+    if let Some(operations) = operations {
         tracing::info!(address = %operations.local_addr()?, "listening for operations");
         servers.spawn(serve(operations, operations_router(state, settings), stopping.clone().cancelled_owned()));
     }
     if development {
         eprint_line(dev::quickstart(&config.issuer));
     }
-    shutdown_signal().await?;
+    let reloader =
+        Reloader { arguments, application: &application, started_with: &config, tls, set_log_level: &set_log_level };
+    let mut requests = application.service.subscribe_reload_requests();
+    let mut shutdown = pin!(shutdown_signal());
+    loop {
+        tokio::select! {
+            stopped = &mut shutdown => break stopped?,
+            _ = hangup.recv() => reloader.reload("SIGHUP").await,
+            // The sender is a field of the service, so it outlives this loop.
+            _ = requests.changed() => reloader.reload("errand config reload").await,
+        }
+    }
     tracing::info!("stopping, finishing requests in flight");
     stopping.cancel();
     application.service.end_streams();
@@ -69,6 +91,28 @@ async fn run_server(config: Config, development: bool) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Applies the configuration file and creates the first keys.
+async fn initialize(application: &Application, config: &Config, arguments: &ServeArgs) -> Result<(), CliError> {
+    if arguments.no_apply {
+        application.check_issuer().await?;
+        application.rotate_due_keys("start").await?;
+        return Ok(());
+    }
+    let for_replica = ApplyOptions::for_replica(&application.service.settings().lease.replica_name);
+    let options = if arguments.config_args.dev {
+        // The program declares the demo objects, and an older program is not a mistake.
+        ApplyOptions {
+            order: FileOrder::AcceptOlder,
+            max_ended_tasks: u64::MAX,
+            accepts_other_issuer: true,
+            ..for_replica
+        }
+    } else {
+        ApplyOptions { max_ended_tasks: arguments.accept_ending, ..for_replica }
+    };
+    Ok(application.initialize_with(config, &options).await?)
+}
+
 async fn bind(address: SocketAddr, tls: Option<Tls>, key: &str) -> Result<Listener, CliError> {
     let with_remedy = |error: std::io::Error| {
         let remedy = "choose a free address, or stop the process that uses it";
@@ -78,10 +122,7 @@ async fn bind(address: SocketAddr, tls: Option<Tls>, key: &str) -> Result<Listen
 }
 
 fn load_tls(config: &Config) -> Result<Option<Tls>, CliError> {
-    let load = |files: &errand::config::TlsConfig| {
-        let (certificates, key): (&PathBuf, &PathBuf) = (&files.certificate_file, &files.key_file);
-        Tls::load(certificates, key)
-    };
+    let load = |files: &errand::config::TlsConfig| Tls::load(&files.certificate_file, &files.key_file);
     config.tls.as_ref().map(load).transpose().map_err(CliError::from)
 }
 

@@ -9,6 +9,7 @@ mod diagnostic;
 mod document;
 mod format;
 mod node;
+mod reload;
 mod sections;
 mod store_url;
 mod summary;
@@ -16,7 +17,7 @@ mod summary;
 mod tests;
 mod warnings;
 
-use std::{net::SocketAddr, path::Path};
+use std::{ffi::OsString, net::SocketAddr, path::Path};
 
 use crate::domain::{
     grants::break_glass::BreakGlassLimits,
@@ -32,11 +33,12 @@ use node::Section;
 
 pub use dev::{DEV_LISTEN, dev_address, dev_folder};
 pub use diagnostic::{ConfigError, ConfigErrors};
+pub use reload::keys_that_need_restart;
 pub use sections::{
     audit::Audit,
     keys::Keys,
     log::{Log, LogFormat},
-    replicas::Replicas,
+    replicas::{REPLICA_NAME_VARIABLE, Replicas, is_replica_name},
     requests::Requests,
     secrets::EncryptionKey,
     store::StoreConfig,
@@ -53,6 +55,8 @@ pub struct Config {
     pub issuer: IssuerUrl,
     /// `aud` of transaction tokens.
     pub trust_domain: String,
+    /// Number of this version of the file; the operator increases it with each change.
+    pub generation: Option<u64>,
     /// URL of the page where requesters make grants.
     pub consent_uri: Option<url::Url>,
     /// Address of the public listener.
@@ -123,25 +127,26 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
     let table = document.parse()?;
     let mut root = Section::top_level(document, &table);
     let issuer = root.required("issuer", "\"https://sts.example.com\"", |node| {
-        node.parse::<IssuerUrl>("write the URL at which clients reach Errand: https, or http on a loopback address")
+        let remedy = "write the URL at which clients reach Errand: https, or http on a loopback address";
+        let issuer = node.parse::<IssuerUrl>(remedy)?;
+        if let Some(bare) = issuer.as_str().strip_suffix('/') {
+            let reason = "ends in a slash, and clients compare the issuer as a string (RFC 8414 section 2)";
+            node.error(reason, format_args!("write `{}`", bare.trim_end_matches('/')));
+        }
+        Some(issuer)
     });
     let trust_domain = root.required("trust_domain", "\"example.com\"", |node| read_trust_domain(&node));
+    let generation = root.optional("generation", |node| {
+        node.integer(0..=u32::MAX, "the number of this version of the file; increase it with each change")
+    });
     let consent_uri = root.optional("consent_uri", |node| {
         node.parse::<url::Url>(
             "write the URL of the page where requesters make grants, such as `https://portal.example.com/grants`",
         )
     });
-    let listen = root.optional("listen", |node| read_address(&node)).unwrap_or(DEV_LISTEN);
-    let operations_listen = root.optional("operations_listen", |node| {
-        let address = read_address(&node)?;
-        if address == listen {
-            node.error(
-                "is the same as `listen`",
-                "choose another port, or leave the key out to serve both at `listen`",
-            );
-        }
-        Some(address)
-    });
+    let listen = root.optional("listen", |node| read_address(&node));
+    let listen = read_address_variable(document, LISTEN_VARIABLE).or(listen).unwrap_or(DEV_LISTEN);
+    let operations_listen = read_operations_address(&mut root, listen);
     let tls = sections::tls::read_tls(&mut root);
     let store = sections::store::read_store(&mut root);
     let tokens = sections::tokens::read_tokens(&mut root);
@@ -159,6 +164,7 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
     Some(Config {
         issuer: issuer?,
         trust_domain: trust_domain?,
+        generation: generation.map(u64::from),
         consent_uri,
         listen,
         tls,
@@ -193,7 +199,43 @@ fn read_trust_domain(node: &node::Node<'_>) -> Option<String> {
 }
 
 fn read_address(node: &node::Node<'_>) -> Option<SocketAddr> {
-    node.parse("write an IP address and a port, such as `127.0.0.1:8080`")
+    node.parse(ADDRESS_HINT)
+}
+
+const ADDRESS_HINT: &str = "write an IP address and a port, such as `127.0.0.1:8080`";
+
+/// The environment variable that overrides `listen`.
+pub const LISTEN_VARIABLE: &str = "ERRAND_LISTEN";
+/// The environment variable that overrides `operations_listen`.
+pub const OPERATIONS_LISTEN_VARIABLE: &str = "ERRAND_OPERATIONS_LISTEN";
+
+/// Reads an address from the environment, which differs between replicas that share a file.
+fn read_address_variable(document: &Document<'_>, variable: &str) -> Option<SocketAddr> {
+    let text = sections::secrets::read_variable(document, variable)?;
+    let report = |error: std::net::AddrParseError| {
+        let reason = format!("`{}`: {error}", text.escape_debug());
+        document.add_environment_error(variable, reason, ADDRESS_HINT.to_owned());
+    };
+    text.trim().parse().map_err(report).ok()
+}
+
+fn read_operations_address(root: &mut Section<'_>, listen: SocketAddr) -> Option<SocketAddr> {
+    let (reason, remedy) =
+        ("is the same as `listen`", "choose another port, or leave the key out to serve both at `listen`");
+    let document = root.location.document;
+    let node = root.get("operations_listen");
+    if let Some(address) = read_address_variable(document, OPERATIONS_LISTEN_VARIABLE) {
+        if address == listen {
+            document.add_environment_error(OPERATIONS_LISTEN_VARIABLE, reason.to_owned(), remedy.to_owned());
+        }
+        return Some(address);
+    }
+    let node = node?;
+    let address = read_address(&node)?;
+    if address == listen {
+        node.error(reason, remedy);
+    }
+    Some(address)
 }
 
 /// Rejects a trust domain that equals the issuer or a resource: a transaction token is valid in the
@@ -213,6 +255,12 @@ fn check_trust_domain(
         let remedy = "name a domain, such as `example.com`: a token for all of it must not pass for one for this URL";
         root.location_of("trust_domain").error(format_args!("`{uri}` is already the audience of other tokens"), remedy);
     }
+}
+
+/// Returns the arguments of this process, the program first.
+#[must_use]
+pub fn program_arguments() -> Vec<OsString> {
+    std::env::args_os().collect()
 }
 
 /// Returns an environment variable of this process.

@@ -70,7 +70,10 @@ impl<'a> Node<'a> {
 
     /// Reads an integer in a range. `hint` explains the unit and the limits.
     pub(super) fn integer(&self, range: RangeInclusive<u32>, hint: &str) -> Option<u32> {
-        let integer = self.expect_kind("an integer", self.value.as_integer())?;
+        let Some(integer) = self.value.as_integer() else {
+            self.report_non_integer(hint);
+            return None;
+        };
         let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
         let number = number.and_then(|number| u32::try_from(number).ok()).filter(|number| range.contains(number));
         if number.is_none() {
@@ -82,12 +85,16 @@ impl<'a> Node<'a> {
 
     /// Reads `true` or `false`.
     pub(super) fn boolean(&self) -> Option<bool> {
-        self.expect_kind("true or false", self.value.as_bool())
+        let is_quoted = matches!(self.value.as_str(), Some("true" | "false"));
+        let expected = if is_quoted { "true or false without quotes" } else { "true or false" };
+        self.expect_kind(expected, self.value.as_bool())
     }
 
     /// Reads each element of an array with `read`, which reports and omits invalid elements.
     pub(super) fn elements<T>(&self, read: impl FnMut(Node<'a>) -> Option<T>) -> Option<Vec<T>> {
-        let items = self.expect_kind("an array", self.value.as_array())?;
+        let is_single = !matches!(self.value, DeValue::Array(_) | DeValue::Table(_));
+        let expected = if is_single { "an array: put the value into brackets, `[…]`" } else { "an array" };
+        let items = self.expect_kind(expected, self.value.as_array())?;
         let node = |(n, item): (usize, &'a Spanned<DeValue<'a>>)| {
             let location = Location {
                 key: format!("{}[{n}]", self.location.key),
@@ -169,6 +176,18 @@ impl<'a> Node<'a> {
     fn reject<T>(&self, reason: &str, remedy: &str) -> Option<T> {
         self.error(reason, remedy);
         None
+    }
+
+    /// Reports a value where an integer belongs. A duration is converted to the unit of the key.
+    fn report_non_integer(&self, hint: &str) {
+        let text = self.value.as_str().unwrap_or_default().trim();
+        if let Some(number) = convert_duration(text, hint) {
+            // A duration is not a secret, so that it may be shown.
+            self.error(format_args!("`{text}` is a string"), format_args!("write {number} without quotes: {hint}"));
+        } else {
+            let expected = format!("a whole number: {hint}");
+            let _: Option<()> = self.expect_kind(&expected, None);
+        }
     }
 
     fn expect_kind<T>(&self, expected: &str, value: Option<T>) -> Option<T> {
@@ -331,6 +350,30 @@ impl Drop for Section<'_> {
     }
 }
 
+/// Converts a duration such as `2m` or `500 ms` to the unit that the hint of a key begins with. A
+/// number without a unit is in the unit of the key.
+fn convert_duration(text: &str, hint: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number = number.parse::<u64>().ok()?;
+    let milliseconds = match unit.trim() {
+        "" => return Some(number),
+        "ms" => 1,
+        "s" | "sec" | "secs" | "second" | "seconds" => 1000,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60_000,
+        "h" | "hour" | "hours" => 3_600_000,
+        "d" | "day" | "days" => 86_400_000,
+        _ => return None,
+    };
+    let divisor = match hint.split([';', ' ']).next() {
+        Some("seconds") => 1000,
+        Some("milliseconds") => 1,
+        _ => return None,
+    };
+    let total = number.checked_mul(milliseconds)?;
+    total.is_multiple_of(divisor).then(|| total / divisor)
+}
+
 fn to_json(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => Value::String(text.to_string()),
@@ -342,6 +385,31 @@ fn to_json(value: &DeValue<'_>) -> Value {
         DeValue::Array(items) => items.iter().map(|item| to_json(item.get_ref())).collect(),
         DeValue::Table(table) => {
             table.iter().map(|(name, value)| (name.get_ref().to_string(), to_json(value.get_ref()))).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_converted_to_the_unit_of_the_key() {
+        for (text, hint, want) in [
+            ("2m", "seconds; the maximum is 15 minutes", Some(120)),
+            ("300", "seconds; the maximum is 15 minutes", Some(300)),
+            ("1 h", "seconds", Some(3600)),
+            ("30 days", "seconds", Some(2_592_000)),
+            ("2s", "milliseconds; at most a third", Some(2000)),
+            ("500ms", "seconds", None),
+            ("10", "connections; 10 are enough", Some(10)),
+            ("2m", "connections; 10 are enough", None),
+            ("", "seconds", None),
+            ("m", "seconds", None),
+            ("2 moons", "seconds", None),
+            ("99999999999999999999", "seconds", None),
+        ] {
+            assert_eq!(convert_duration(text, hint), want, "{text} {hint}");
         }
     }
 }

@@ -65,6 +65,9 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
     let (tokens, tasks) = (&config.tokens, &config.tasks);
     text.push(format!("Errand at {}", config.issuer));
     text.push(format_line("trust domain", &config.trust_domain));
+    if let Some(generation) = config.generation {
+        text.push(format_line("generation", format_args!("{generation}; a file with a lower one is refused")));
+    }
     text.push(format_line("listener", format_args!("{} ({tls})", config.listen)));
     text.push(format_line("health, metrics", operations));
     text.push(format_line(
@@ -174,6 +177,9 @@ fn summarize_agent(agent: &Agent, config: &Config, text: &mut Vec<String>) {
     text.push(format_line("authentication", describe_authentication(&agent.id, &agent.authentication, config)));
     for (issuer, names) in &agent.known_as {
         text.push(format_line("known as", format_args!("{} at {issuer}", format_list(names))));
+    }
+    if agent.known_as.is_empty() && agent.kind == AgentKind::Agent {
+        text.push(format_line("known as", "no client of an issuer; acts on delegation or on a grant only"));
     }
     for access in &agent.access {
         text.push(format_line("access", format_access(access)));

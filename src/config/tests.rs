@@ -288,6 +288,7 @@ fn example_is_valid_and_states_defaults() {
 
     agent reader
       authentication  client_secret_basic, secret from file or environment
+      known as        no client of an issuer; acts on delegation or on a grant only
       access          files:read at files
 
     resource files at https://files.example.com/mcp
@@ -371,7 +372,7 @@ fn risky_settings_are_warned_about() {
 other_audiences = "accept"
 subject_scopes = "ignore"
 allowed_networks = ["10.0.0.0/8"]
-entitlements = [{ to = "everyone", resource = "files", scopes = ["files:read", "files:raed"] }]"#;
+entitlements = [{ to = "everyone", resource = "files", scopes = ["files:read"] }, { to = "everyone", scopes = ["files:raed"] }]"#;
     let text = text.replace("keys = \"discovery\"", more);
     let text = text.replace("id = \"files\"", "id = \"files\"\nallowed_networks = [\"10.1.0.0/16\"]");
     let config = load(&dir, &text, &|_| None).unwrap();
@@ -384,9 +385,11 @@ entitlements = [{ to = "everyone", resource = "files", scopes = ["files:read", "
     https://login.example.com: subject_scopes = "ignore": the scope of user tokens has no effect; entitlements and the agents' ceilings decide
     https://login.example.com: other_audiences = "accept": a token that is also valid for another service can be exchanged here
     https://login.example.com: allowed_networks: its keys may be fetched from 10.0.0.0/8
-    https://login.example.com: entitlements: every user is entitled to files:read, files:raed at files
+    https://login.example.com: entitlements: every user is entitled to files:read at files
+    https://login.example.com: entitlements: every user is entitled to files:raed at every resource
     https://login.example.com: entitlements: no matching resource in this file has files:raed
     planner: assertion_audience = "token_endpoint_too": an assertion that another server obtained from it could be used here
+    planner: no `known_as` and no agent in this file delegates to it: no user token can name it, so that it opens a task only on a recorded grant
     files: allowed_networks: its tool catalogue may be fetched from 10.1.0.0/16
     "#);
 }
@@ -403,6 +406,7 @@ fn dangling_edges_are_warned_about() {
     let config = load(&dir, &text.replace("[[resources]]", gateway), &|_| None).unwrap();
     insta::assert_snapshot!(warnings(&config).join("\n"), @r#"
     planner: may_delegate_to reader: reader does not have access to files, so access to it can't be delegated
+    planner: no `known_as` and no agent in this file delegates to it: no user token can name it, so that it opens a task only on a recorded grant
     gateway: is a broker, but no agent in this file may delegate to it
     "#);
     let summary = summarize(&config);

@@ -127,6 +127,12 @@ fn collect_delegation_warnings(agent: &Agent, config: &Config, found: &mut Vec<S
         }
     }
     let is_reached = agents.iter().any(|other| other.edge_to(&agent.id).is_some());
+    if agent.kind == AgentKind::Agent && agent.known_as.is_empty() && !is_reached {
+        found.push(format!(
+            "{}: no `known_as` and no agent in this file delegates to it: no user token can name it, so that it opens a task only on a recorded grant",
+            agent.id
+        ));
+    }
     if agent.kind == AgentKind::Broker && !is_reached {
         found.push(format!("{}: is a broker, but no agent in this file may delegate to it", agent.id));
     }

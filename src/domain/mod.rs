@@ -2,6 +2,7 @@
 //! panics.
 
 pub mod audit;
+pub mod configuration;
 pub mod exchange;
 pub mod grants;
 pub mod jose;
@@ -20,6 +21,7 @@ pub mod status_list;
 pub mod task;
 pub mod time;
 pub mod token;
+pub mod version;
 
 pub use errand_authority::{
     authority, encoding,

@@ -4,6 +4,8 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 use thiserror::Error;
 
+use crate::domain::revocation::UnknownEntryError;
+
 /// A failure of something outside the process: it was unreachable, too slow, or gave an answer that
 /// can't be used. It names the operation; the cause is its `source`.
 #[derive(Debug, Error)]
@@ -32,6 +34,20 @@ impl Outage {
     /// Wraps a cause: `….map_err(Outage::during("commit"))?`.
     pub fn during<E: Into<Box<dyn StdError + Send + Sync>>>(operation: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self { operation, source: source.into() }
+    }
+
+    /// Returns the unknown log entry that caused the outage, if one did. Only an upgrade of this
+    /// replica helps then.
+    #[must_use]
+    pub fn unknown_entry(&self) -> Option<&UnknownEntryError> {
+        let mut cause: Option<&(dyn StdError + 'static)> = Some(&*self.source);
+        while let Some(error) = cause {
+            if let Some(unknown) = error.downcast_ref() {
+                return Some(unknown);
+            }
+            cause = error.source();
+        }
+        None
     }
 }
 

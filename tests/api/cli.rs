@@ -20,6 +20,8 @@ on_both_stores!(
     token_commands_work,
     printed_text_has_no_invisible_characters,
     serve_stops_on_signal,
+    serve_reloads_on_hangup_and_on_command,
+    serve_without_its_address_writes_nothing,
 );
 
 /// Runs a command with an empty environment. Returns the exit code, standard output and standard
@@ -268,6 +270,147 @@ async fn serve_stops_on_signal(server: Server) {
     }
 }
 
+/// Starts `errand serve` and a thread that collects its log.
+fn spawn_serve(folder: &Path, options: &[&str]) -> (std::process::Child, std::sync::Arc<std::sync::Mutex<String>>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_errand"))
+        .args([&["serve", "errand.toml"][..], options].concat())
+        .current_dir(folder)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = std::sync::Arc::<std::sync::Mutex<String>>::default();
+    let (lines, sink) = (child.stderr.take().unwrap(), std::sync::Arc::clone(&log));
+    std::thread::spawn(move || {
+        for line in std::io::BufRead::lines(std::io::BufReader::new(lines)).map_while(Result::ok) {
+            let mut sink = sink.lock().unwrap();
+            sink.push_str(&line);
+            sink.push('\n');
+        }
+    });
+    (child, log)
+}
+
+fn send_signal(child: &std::process::Child, name: &str) {
+    assert!(Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap().success());
+}
+
+async fn serve_reloads_on_hangup_and_on_command(server: Server) {
+    let (folder, token) = (std::sync::Arc::clone(&server.folder), server.task_token().await);
+    let edit = |from: &str, to: &str| {
+        let text = std::fs::read_to_string(folder.path().join("errand.toml")).unwrap();
+        assert!(text.contains(from), "{from}");
+        std::fs::write(folder.path().join("errand.toml"), text.replace(from, to)).unwrap();
+    };
+    // A second replica shares the file; its address and its name come from the command line.
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (mut child, log) = spawn_serve(folder.path(), &["--listen", &listen, "--replica-name", "second"]);
+    let logged = |text: &str| log.lock().unwrap().contains(text);
+    let http = server.http.clone();
+    let ready = || async { http.get(format!("http://{listen}/readyz")).send().await.is_ok_and(|a| a.status() == 200) };
+    wait_until("the second replica is ready", ready).await;
+    let replicas = async || server.admin(Method::GET, "/replicas", None).await.1.to_string();
+    wait_until("the second replica is registered", || async { replicas().await.contains("\"second\"") }).await;
+
+    // The registry, the log level and the limits change at once. The queue needs a restart.
+    edit("id = \"stranger\"", "id = \"visitor\"");
+    edit(
+        "[store]",
+        "[tokens]\nlifetime = 17\n\n[log]\nlevel = \"info,errand=debug\"\n\n[requests]\nqueue = 99\n\n[store]",
+    );
+    send_signal(&child, "HUP");
+    wait_until("the reload is logged", || async { logged("take effect after a restart only") }).await;
+    assert!(logged("requests") && logged("add agent visitor"), "{}", log.lock().unwrap());
+    assert_eq!(server.admin(Method::GET, "/agents/visitor", None).await.0, 200);
+    let exchange = server.exchange_form(&server.user_token(json!({"client_id": "reader-client"})));
+    let expires_in = async || {
+        let request = http.post(format!("http://{listen}/oauth2/token")).basic_auth("reader", Some(secret("reader")));
+        let answer = request.form(&exchange).send().await.unwrap().json::<Value>().await.unwrap();
+        answer["expires_in"].clone()
+    };
+    assert_eq!(expires_in().await, 17);
+    // A successful introspection is logged at this level.
+    let introspect = async || {
+        let request =
+            http.post(format!("http://{listen}/oauth2/introspect")).basic_auth("files", Some(secret("files")));
+        let answer = request.form(&form(&[("token", &token)])).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    };
+    wait_until("the debug level is in force", || async {
+        introspect().await;
+        logged("\"DEBUG\"")
+    })
+    .await;
+    wait_until("the other replicas see it", || async {
+        replicas().await.contains("\"pending_restart\":[\"requests\"]")
+    })
+    .await;
+
+    // A file with an error, and one that would end the task, change nothing and stop nothing.
+    edit("id = \"visitor\"", "id = \"visitor \"");
+    send_signal(&child, "HUP");
+    wait_until("the error is logged", || async { logged("configuration not reloaded") }).await;
+    edit("id = \"visitor \"", "id = \"visitor\"");
+    edit("id = \"planner\"", "id = \"planner-2\"");
+    send_signal(&child, "HUP");
+    wait_until("the refusal is logged", || async { logged("--accept-ending 1") }).await;
+    assert!(server.is_active(&token).await);
+    assert!(ready().await);
+
+    // The command reaches every replica.
+    edit("lifetime = 17", "lifetime = 18");
+    let (code, out, err) = errand(folder.path(), &["config", "reload", "errand.toml", "--accept-ending", "1"]).await;
+    assert_eq!(code, 0, "{out} {err}");
+    wait_until("the command reloads the replica", || async { expires_in().await == 18 }).await;
+    send_signal(&child, "TERM");
+    assert_eq!(tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap().code(), Some(0));
+    server.stop().await;
+}
+
+async fn serve_without_its_address_writes_nothing(server: Server) {
+    // The server of this test has the address.
+    let text = std::fs::read_to_string(server.config_file()).unwrap();
+    std::fs::write(server.config_file(), text.replace("id = \"stranger\"", "id = \"visitor\"")).unwrap();
+    let (code, _, err) = errand(server.folder.path(), &["serve", "errand.toml"]).await;
+    assert!(code == 1 && err.contains("`listen`"), "{err}");
+    assert_eq!(server.admin(Method::GET, "/agents/visitor", None).await.0, 404, "nothing was applied");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn help_of_help_is_help() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, text, _) = errand(folder.path(), &["help"]).await;
+    for form in [&["help", "--help"][..], &["help", "-h"], &["--help"]] {
+        let (code, out, err) = errand(folder.path(), form).await;
+        assert!(code == 0 && out.contains("check-config"), "{form:?}: {out} {err}");
+    }
+    assert!(text.contains("check-config"));
+    let (code, out, err) = errand(folder.path(), &["keys", "help", "--help"]).await;
+    assert!(code == 0 && out.contains("revoke"), "{out} {err}");
+    let (code, out, err) = errand(folder.path(), &["help", "keys", "--help"]).await;
+    assert!(code == 0 && out.contains("revoke"), "{out} {err}");
+}
+
+#[tokio::test]
+async fn strict_check_fails_on_warnings() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::fs::copy(root.join("errand.example.toml"), folder.path().join("errand.toml")).unwrap();
+    let mut script = Command::new(root.join("deploy/example-secrets"));
+    assert!(script.arg(folder.path()).env("ERRAND_STORE_URL", "sqlite:errand.db").output().unwrap().status.success());
+    let text = std::fs::read_to_string(folder.path().join("errand.toml")).unwrap();
+    let edited = text.replacen("#listen = \"127.0.0.1:8080\"", "listen = \"0.0.0.0:8080\"", 1);
+    assert_ne!(text, edited);
+    std::fs::write(folder.path().join("errand.toml"), edited).unwrap();
+    let (code, out, err) = errand(folder.path(), &["check-config", "errand.toml"]).await;
+    assert!(code == 0 && out.contains("valid, with "), "{out} {err}");
+    let (code, _, err) = errand(folder.path(), &["check-config", "--strict", "errand.toml"]).await;
+    assert!(code == 1 && err.contains("valid, with "), "{err}");
+}
+
 async fn migrate_works(store: TestStore) {
     let folder = tempfile::tempdir().unwrap();
     let private = |name: &str, text: &str| {
@@ -422,8 +565,13 @@ async fn dev_server_refuses_non_loopback_address() {
         assert!(code == 1 && out.is_empty() && err.contains("loopback"), "{address}: {err}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a rejected address created files");
-    // `--listen` requires `--dev`, which excludes `--config`.
+    // `--dev` excludes `--config`, and what belongs to a file.
     assert_eq!(errand(folder.path(), &["serve"]).await.0, 2);
     assert_eq!(errand(folder.path(), &["serve", "--dev", "--config", "x"]).await.0, 2);
-    assert_eq!(errand(folder.path(), &["serve", "--config", "x", "--listen", "127.0.0.1:0"]).await.0, 2);
+    assert_eq!(errand(folder.path(), &["serve", "--dev", "x"]).await.0, 2);
+    assert_eq!(errand(folder.path(), &["serve", "--dev", "--replica-name", "x"]).await.0, 2);
+    assert_eq!(errand(folder.path(), &["serve", "x", "--replica-name", ""]).await.0, 2);
+    for form in [&["serve", "x"][..], &["serve", "--config", "x", "--listen", "127.0.0.1:0"]] {
+        assert_eq!(errand(folder.path(), form).await.0, 1, "both forms name a file: {form:?}");
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use errand::{
     domain::{
+        configuration::{AppliedFile, ConfigurationHistory, FileVersion},
         grants::Grant,
         id::ClientId,
         jose::jwk::SigningAlgorithm,
@@ -58,6 +59,26 @@ fn objects() -> Vec<Entry> {
         entry("issuer", issuer, Source::File),
         entry("resource", resource, Source::Api),
     ]
+}
+
+async fn applied_files_are_kept_in_order(on: &TestStore) {
+    let store = on.open().await;
+    assert_eq!(store.load_configuration_history().await.unwrap(), ConfigurationHistory::default());
+    let file = |number: u64, digest: &str, generation| AppliedFile {
+        number,
+        version: FileVersion { digest: digest.to_owned(), generation },
+        at: NOW,
+        by: HOSTILE[0].to_owned(),
+    };
+    let files = [file(1, "a", None), file(2, HOSTILE[1], Some(7)), file(3, "a", Some(0))];
+    let issuer = || StateChange::RecordIssuer("https://sts.example.com".parse().unwrap());
+    commit_changes(&*store, vec![issuer(), StateChange::RecordFile(files[0].clone())]).await;
+    for file in &files[1..] {
+        commit_changes(&*store, vec![issuer(), StateChange::RecordFile(file.clone())]).await;
+    }
+    let history = store.load_configuration_history().await.unwrap();
+    assert_eq!((history.issuer.as_deref(), history.applied.as_slice()), (Some("https://sts.example.com"), &files[..]));
+    assert_eq!(store.load_registry().await.unwrap().version, 3, "of two applications at once, one is decided again");
 }
 
 async fn object_round_trips(on: &TestStore) {
@@ -422,6 +443,7 @@ async fn tool_records_are_removed_with_resource(on: &TestStore) {
 conformance!(
     tool_records_are_removed_with_resource,
     registry_is_read_in_one_snapshot,
+    applied_files_are_kept_in_order,
     object_round_trips,
     secret_is_removed_with_client,
     key_is_kept_until_garbage_collection,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use errand::{
     domain::{
+        configuration::FileVersion,
         replication::{Heartbeat, Replica, ReplicaId},
         revocation::{LogPosition, Target},
     },
@@ -19,6 +20,8 @@ fn heartbeat(n: u128, number: u64, applied: u64) -> Heartbeat {
         name: HOSTILE[0].to_owned(),
         version: "1.2.3".into(),
         started_at: at(i64::try_from(n).unwrap()),
+        file: (number > 1).then(|| FileVersion { digest: HOSTILE[0].to_owned(), generation: Some(number) }),
+        pending_restart: vec![HOSTILE[0].to_owned()],
     };
     Heartbeat { replica, number, applied: LogPosition::new(applied), lease: Duration::from_millis(1999), at: NOW }
 }

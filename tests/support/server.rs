@@ -9,8 +9,10 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use errand::{
+    app::ApplyOptions,
     bootstrap::{Application, BackgroundTasks, MigrationPolicy},
     config::Config,
+    domain::configuration::FileOrder,
     http::{AppState, HttpSettings, Listener, router, serve},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -114,6 +116,22 @@ impl Server {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         Self::start_server(any_port, Arc::new(config), idp, planner, Arc::clone(&self.store), Arc::clone(&self.folder))
             .await
+    }
+
+    /// Starts another replica with an edited file, whatever the file undoes or ends.
+    pub async fn restarted_anyway(&self, edit: impl FnOnce(String) -> String) -> Self {
+        let text = std::fs::read_to_string(self.config_file()).unwrap();
+        std::fs::write(self.config_file(), edit(text)).unwrap();
+        let config = Config::load(&self.config_file(), &|_| None).unwrap();
+        let application = Application::build(&config, MigrationPolicy::Always).await.unwrap();
+        let options = ApplyOptions {
+            order: FileOrder::AcceptOlder,
+            max_ended_tasks: u64::MAX,
+            ..ApplyOptions::for_replica("in a test")
+        };
+        application.apply_file(&config, &options).await.unwrap();
+        application.service.shutdown().await;
+        self.replica().await
     }
 
     async fn start_server(

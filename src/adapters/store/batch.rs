@@ -76,7 +76,9 @@ impl GuardQuery {
             | StateChange::Unblock(_)
             | StateChange::PutTool(_)
             | StateChange::RemoveTool(..)
-            | StateChange::ClearTools(_) => None,
+            | StateChange::ClearTools(_)
+            | StateChange::RecordIssuer(_)
+            | StateChange::RecordFile(_) => None,
         });
         let tasks = preconditions.clone().flat_map(|precondition| match precondition {
             Precondition::TaskVersion(id, _) => vec![*id],
@@ -374,7 +376,9 @@ fn version_changed_by(change: &StateChange) -> Option<&'static str> {
         | StateChange::Unblock(_)
         | StateChange::PutTool(_)
         | StateChange::RemoveTool(..)
-        | StateChange::ClearTools(_) => Some(REGISTRY_VERSION),
+        | StateChange::ClearTools(_)
+        | StateChange::RecordIssuer(_)
+        | StateChange::RecordFile(_) => Some(REGISTRY_VERSION),
         StateChange::PutKey(_) | StateChange::RemoveKey(_) => Some(KEYS_VERSION),
         StateChange::PutGrant(_)
         | StateChange::RemoveGrant(..)

@@ -66,7 +66,8 @@ impl Service {
         call: &str,
         cx: &RequestContext,
     ) -> Result<Caller, Error> {
-        let own_issuer = self.settings().issuer.as_str();
+        let settings = self.settings();
+        let own_issuer = settings.issuer.as_str();
         let is_foreign = UnverifiedJws::parse(bearer.expose())
             .is_ok_and(|jws| jws.claimed_issuer().is_some_and(|issuer| issuer != own_issuer));
         if is_foreign {

@@ -222,6 +222,8 @@ fn client_with_new_secret<'a>(change: &'a StateChange, registry: &Registry) -> O
         | StateChange::PutTool(_)
         | StateChange::RemoveTool(..)
         | StateChange::ClearTools(_)
+        | StateChange::RecordIssuer(_)
+        | StateChange::RecordFile(_)
         | StateChange::TransitionTask(..) => None,
     }
 }

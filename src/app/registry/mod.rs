@@ -2,6 +2,6 @@
 
 pub(super) mod catalogue;
 mod changes;
-mod declarative;
+pub(super) mod declarative;
 mod objects;
 pub(super) mod secrets;

@@ -10,6 +10,10 @@
 //! The log only grows. A log that has lost an applied entry (after a failover to a server that had
 //! not received the last commits, or after restoring a backup) is a different log: the memory is
 //! discarded and the log is read from the start.
+//!
+//! An entry of a kind or with a verb that this version of the program does not know is never
+//! skipped: it may end tokens. The lease ends, every request is an outage that names the version
+//! that the entry needs, and only a heartbeat reads the log again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +34,7 @@ use crate::{
     },
     domain::{
         registry::Registry,
-        revocation::{Index, LogEntry, LogPosition, Target},
+        revocation::{Index, LogEntry, LogPosition, SharedState, UnknownEntryError},
         time::{Lifetime, Timestamp},
     },
     ports::{Clock, KeyStore, LogStore, Outage, RegistryStore, Signer},
@@ -64,6 +68,8 @@ pub(in crate::app) struct Follower {
     state: RwLock<FollowerState>,
     /// The applied log position, for tasks that wait for it to advance.
     position: watch::Sender<LogPosition>,
+    /// Incremented when an operator requests that the configuration file is read again.
+    reload_requests: watch::Sender<u64>,
 }
 
 /// The ports of a [`Follower`].
@@ -89,6 +95,7 @@ impl Follower {
             catch_up_lock: Arc::default(),
             state: RwLock::default(),
             position: watch::Sender::default(),
+            reload_requests: watch::Sender::default(),
         })
     }
 
@@ -110,6 +117,27 @@ impl Follower {
     /// Returns a snapshot that contains every entry committed before this call, acknowledged or not
     /// (a read-index read). Use it before writing.
     pub(in crate::app) async fn committed_snapshot(self: &Arc<Self>, now: Timestamp) -> Result<Snapshot, Outage> {
+        self.check_compatibility()?;
+        self.read_committed(now).await
+    }
+
+    /// Returns an outage if the log has an entry that this version of the program does not know.
+    pub(in crate::app) fn check_compatibility(&self) -> Result<(), Outage> {
+        match self.state().unknown_entry() {
+            Some(unknown) => Err(Outage::during(OP_FOLLOW_LOG)(unknown.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the log again although it had an unknown entry: a log that lost the entry can be
+    /// followed.
+    pub(in crate::app) async fn recheck_compatibility(self: &Arc<Self>, now: Timestamp) -> Result<(), Outage> {
+        self.read_committed(now).await?;
+        self.set_unknown_entry(None);
+        Ok(())
+    }
+
+    async fn read_committed(self: &Arc<Self>, now: Timestamp) -> Result<Snapshot, Outage> {
         let read = async || {
             let head = with_store_timeout(OP_READ_HEAD, self.log.read_log_head()).await?;
             let follower = Arc::clone(self);
@@ -174,6 +202,13 @@ impl Follower {
         self.position.subscribe()
     }
 
+    /// Returns a receiver that changes when the configuration file is to be read again.
+    pub(in crate::app) fn subscribe_reload_requests(&self) -> watch::Receiver<u64> {
+        let mut requests = self.reload_requests.subscribe();
+        requests.mark_unchanged();
+        requests
+    }
+
     /// Evicts entries that can't end any live token.
     pub(in crate::app) fn evict_expired(&self) {
         let now = self.clock.monotonic();
@@ -218,15 +253,15 @@ impl Follower {
         state.reset();
     }
 
-    /// Extends the lease, unless the memory is of another log than `log_epoch`. Returns whether it
-    /// did.
+    /// Extends the lease, unless the memory is of another log than `log_epoch` or the log has an
+    /// unknown entry. Returns whether it did.
     pub(in crate::app) fn extend_lease(&self, log_epoch: u64, until: Duration) -> bool {
         let state = self.state();
-        let is_same_log = state.log_epoch() == log_epoch;
-        if is_same_log {
+        let is_extended = state.log_epoch() == log_epoch && state.unknown_entry().is_none();
+        if is_extended {
             self.lease.extend(until);
         }
-        is_same_log
+        is_extended
     }
 
     /// Returns the log epoch and the applied position.
@@ -236,10 +271,42 @@ impl Follower {
     }
 
     async fn catch_up(&self, head: LogPosition, now: Timestamp) -> Result<(), Outage> {
-        while let Some(lost) = self.fetch_pages(head, now).await? {
-            self.reset(&lost);
+        loop {
+            match self.fetch_pages(head, now).await {
+                Ok(Some(lost)) => self.reset(&lost),
+                Ok(None) => return Ok(()),
+                Err(outage) => {
+                    if let Some(unknown) = outage.unknown_entry() {
+                        self.set_unknown_entry(Some(unknown.clone()));
+                    }
+                    return Err(outage);
+                }
+            }
         }
-        Ok(())
+    }
+
+    /// Records that the log has an entry that this version of the program does not know, or that
+    /// it no longer has one. Ends the lease in the first case.
+    fn set_unknown_entry(&self, entry: Option<UnknownEntryError>) {
+        let mut state = self.state.write();
+        if entry.is_some() {
+            // Under the write lock: `extend_lease` holds the read lock while it looks for the
+            // entry.
+            self.lease.invalidate();
+        }
+        if !state.set_unknown_entry(entry) {
+            return;
+        }
+        match state.unknown_entry() {
+            Some(unknown) => tracing::error!(
+                seq = unknown.seq,
+                kind = unknown.kind,
+                verb = unknown.verb,
+                needed = unknown.needed,
+                "{unknown}; until then the replica answers 503 and holds no lease"
+            ),
+            None => tracing::info!("the revocation log has no unknown entry any more"),
+        }
     }
 
     /// Reads and applies the entries since the applied position, page by page. A changed registry
@@ -271,12 +338,10 @@ impl Follower {
                 return Ok(last);
             }
             let page = page.collect::<Vec<_>>();
-            let has_changed = |target: &Target| is_loaded && page.iter().any(|e| e.entry.target == *target);
-            if has_changed(&Target::Keys) {
-                self.read_keys().await?;
-            }
-            if has_changed(&Target::Registry) {
-                self.read_registry().await?;
+            for state in SharedState::ALL {
+                if is_loaded && page.iter().any(|e| e.entry.target.changed_state() == Some(state)) {
+                    self.read_state(state).await?;
+                }
             }
             self.apply(&page, &index).await;
             last = page.into_iter().last().or(last);
@@ -292,8 +357,10 @@ impl Follower {
             index.write().advance_to(head);
         }
         if !is_loaded {
-            self.read_keys().await?;
-            self.read_registry().await?;
+            // The configuration file was read at the start of the process.
+            for state in SharedState::ALL.into_iter().filter(|state| *state != SharedState::ConfigurationFile) {
+                self.read_state(state).await?;
+            }
         }
         self.position.send_replace(self.applied_seq());
         Ok(None)
@@ -318,14 +385,22 @@ impl Follower {
         }
     }
 
-    async fn read_keys(&self) -> Result<(), Outage> {
-        self.signer.replace_keys(with_store_timeout(OP_FOLLOW_LOG, self.keys.load_keys()).await?)
-    }
-
-    async fn read_registry(&self) -> Result<(), Outage> {
-        let registry = with_store_timeout(OP_FOLLOW_LOG, load_registry(&*self.registry)).await?;
-        self.state.write().replace_registry(Arc::new(registry));
-        Ok(())
+    /// Reads state from the store and uses it from now on.
+    async fn read_state(&self, state: SharedState) -> Result<(), Outage> {
+        match state {
+            SharedState::Keys => {
+                self.signer.replace_keys(with_store_timeout(OP_FOLLOW_LOG, self.keys.load_keys()).await?)
+            }
+            SharedState::Registry => {
+                let registry = with_store_timeout(OP_FOLLOW_LOG, load_registry(&*self.registry)).await?;
+                self.state.write().replace_registry(Arc::new(registry));
+                Ok(())
+            }
+            SharedState::ConfigurationFile => {
+                self.reload_requests.send_modify(|count| *count = count.wrapping_add(1));
+                Ok(())
+            }
+        }
     }
 
     async fn entry_at(&self, seq: LogPosition) -> Result<Option<LogEntry>, Outage> {

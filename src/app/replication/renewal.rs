@@ -14,6 +14,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::RwLock;
 use tokio::{
     sync::{Mutex, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -22,6 +23,7 @@ use tokio::{
 use crate::{
     app::replication::{follower::Follower, lease::Lease, peers::Peers},
     domain::{
+        configuration::FileVersion,
         replication::{Heartbeat, Replica, ReplicaId, lease_deadline},
         revocation::LogPosition,
         time::Timestamp,
@@ -49,7 +51,9 @@ pub struct LeaseSettings {
 
 /// Renews the lease of this replica and acknowledges what the follower has applied.
 pub(in crate::app) struct LeaseRenewal {
-    replica: Replica,
+    replica_id: ReplicaId,
+    /// How this replica describes itself in its heartbeats.
+    description: RwLock<Replica>,
     settings: LeaseSettings,
     replicas: Arc<dyn ReplicaStore>,
     clock: Arc<dyn Clock>,
@@ -82,6 +86,9 @@ struct RenewalState {
     /// The log position that the last renewal acknowledged.
     acked_seq: LogPosition,
     is_deregistered: bool,
+    /// Whether the last heartbeat failed. The next one then reads the log before it renews the
+    /// lease: a replica that can't follow the log must not make revokers wait for it.
+    has_failed: bool,
 }
 
 /// The reason for a heartbeat.
@@ -106,7 +113,8 @@ impl LeaseRenewal {
     pub(in crate::app) fn new(replica_id: ReplicaId, settings: LeaseSettings, ports: RenewalPorts) -> Self {
         let RenewalPorts { replicas, clock, follower, lease, peers } = ports;
         Self {
-            replica: describe_replica(replica_id, &settings, clock.now()),
+            replica_id,
+            description: RwLock::new(describe_replica(replica_id, &settings, clock.now())),
             settings,
             replicas,
             clock,
@@ -120,7 +128,13 @@ impl LeaseRenewal {
     }
 
     pub(in crate::app) fn replica_id(&self) -> ReplicaId {
-        self.replica.id
+        self.replica_id
+    }
+
+    /// Describes the configuration file of this replica in its next heartbeats.
+    pub(in crate::app) fn describe_file(&self, file: FileVersion, pending_restart: Vec<String>) {
+        let mut description = self.description.write();
+        (description.file, description.pending_restart) = (Some(file), pending_restart);
     }
 
     /// Requests a heartbeat that acknowledges what has been applied.
@@ -210,9 +224,14 @@ impl LeaseRenewal {
         if state.is_deregistered {
             return Ok(HeartbeatOutcome::Deregistered);
         }
+        let had_failed = std::mem::replace(&mut state.has_failed, true);
+        if had_failed {
+            self.follower.recheck_compatibility(self.clock.now()).await?;
+        }
         if trigger == RenewalTrigger::LogChanged {
             self.follower.committed_snapshot(self.clock.now()).await?;
             if self.follower.applied_seq() == state.acked_seq {
+                state.has_failed = false;
                 return Ok(HeartbeatOutcome::Continue);
             }
         }
@@ -227,6 +246,7 @@ impl LeaseRenewal {
         if self.follower.applied_seq() > state.acked_seq {
             self.request_ack();
         }
+        state.has_failed = false;
         Ok(HeartbeatOutcome::Continue)
     }
 
@@ -239,7 +259,8 @@ impl LeaseRenewal {
         let sent = self.clock.monotonic();
         state.number += 1;
         let now = self.clock.now();
-        let heartbeat = Heartbeat { replica: self.replica.clone(), number: state.number, applied, lease, at: now };
+        let heartbeat =
+            Heartbeat { replica: self.description.read().clone(), number: state.number, applied, lease, at: now };
         self.replicas.record_heartbeat(&heartbeat, applied > state.acked_seq).await?;
         state.acked_seq = applied;
         // Always in this order: see the module documentation.
@@ -257,7 +278,7 @@ impl LeaseRenewal {
         self.lease.invalidate();
         self.request_ack();
         if state.number > 0 {
-            self.replicas.deregister_replica(self.replica.id, state.number).await?;
+            self.replicas.deregister_replica(self.replica_id, state.number).await?;
         }
         Ok(())
     }
@@ -269,5 +290,5 @@ fn increment(counter: &watch::Sender<u64>) {
 
 fn describe_replica(id: ReplicaId, settings: &LeaseSettings, started_at: Timestamp) -> Replica {
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Replica { id, name: settings.replica_name.clone(), version, started_at }
+    Replica { id, name: settings.replica_name.clone(), version, started_at, file: None, pending_restart: Vec::new() }
 }

@@ -9,7 +9,9 @@ use crate::domain::{
     id::ClientId,
     registry::Registry,
     requester::Requester,
-    revocation::{Index, LogEntry, LogPosition, RevocationKeys, Standing, SuspensionCause, tool_key},
+    revocation::{
+        Index, LogEntry, LogPosition, RevocationKeys, Standing, SuspensionCause, UnknownEntryError, tool_key,
+    },
 };
 
 /// What a replica knows at one moment: the registry, and the log up to a position. A request uses
@@ -89,6 +91,9 @@ pub(super) struct FollowerState {
     last_applied: Option<LogEntry>,
     /// The number of times that the store turned out to have another log.
     log_epoch: u64,
+    /// The entry that this version of the program does not know. While there is one, nothing is
+    /// answered from memory.
+    unknown_entry: Option<UnknownEntryError>,
 }
 
 impl FollowerState {
@@ -121,6 +126,17 @@ impl FollowerState {
 
     pub(super) fn set_last_applied(&mut self, entry: Option<LogEntry>) {
         self.last_applied = entry;
+    }
+
+    pub(super) fn unknown_entry(&self) -> Option<&UnknownEntryError> {
+        self.unknown_entry.as_ref()
+    }
+
+    /// Returns whether the value differs from the previous one.
+    pub(super) fn set_unknown_entry(&mut self, entry: Option<UnknownEntryError>) -> bool {
+        let is_changed = self.unknown_entry != entry;
+        self.unknown_entry = entry;
+        is_changed
     }
 
     pub(super) fn log_epoch(&self) -> u64 {

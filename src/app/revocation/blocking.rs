@@ -14,7 +14,7 @@ use crate::{
         audit::{Event, Outcome, Record},
         id::Reason,
         registry::{Block, BlockAction, BlockKind, BlockSubject, ObjectKind, Registry},
-        revocation::{LogAction, NewEntry, Target, latest_possible_expiry},
+        revocation::{LogAction, NewEntry, SharedState, Target, latest_possible_expiry},
         time::Timestamp,
     },
     ports::{Precondition, StateChange},
@@ -42,6 +42,12 @@ pub(super) fn plan_block(
         forget_after,
     };
     let mut log_entries = Vec::new();
+    if subject == BlockSubject::AllAgents {
+        // One entry for all: it also makes every replica read the registry again. It is kept for
+        // good, as those about one agent.
+        let verb = if next.is_some() { LogAction::Suspend } else { LogAction::Resume };
+        log_entries.push(entry(verb, Target::AllAgents, Timestamp::MAX));
+    }
     if let BlockSubject::Object(ObjectKind::Agent, id) = &subject {
         let agent = Target::Agent(id.parse().map_err(|_| ConflictError::NotFound("agent"))?);
         // Both entries are kept for good: a replica that starts much later must know which of them
@@ -56,7 +62,9 @@ pub(super) fn plan_block(
         let targets = registry.revocation_targets(&subject).into_iter();
         log_entries.extend(targets.map(|target| entry(LogAction::Revoke, target, latest_possible_expiry(cx.now))));
     }
-    log_entries.push(NewEntry::registry_changed(by.clone(), cx.now));
+    if !log_entries.iter().any(|entry| entry.target.changed_state() == Some(SharedState::Registry)) {
+        log_entries.push(NewEntry::registry_changed(by.clone(), cx.now));
+    }
     let change = match next {
         Some(kind) => {
             StateChange::Block(Block { subject: subject.clone(), kind, reason: reason.clone(), by, at: cx.now })
@@ -76,8 +84,9 @@ pub(super) fn plan_block(
 /// acknowledged and block nothing. A block can also be lifted from a party that is no longer
 /// registered.
 fn block_subject(registry: &Registry, target: &RevocationTarget, action: BlockAction) -> Result<BlockSubject, Error> {
-    let is_agent =
+    let is_one_agent =
         matches!(target, RevocationTarget::Agent(id) if registry.client(id).is_none() || registry.agent(id).is_some());
+    let is_agent = is_one_agent || matches!(target, RevocationTarget::AllAgents);
     if matches!(action, BlockAction::Suspend | BlockAction::Resume) && !is_agent {
         return Err(RequestError::InvalidParameter("verb", "only tasks and agents can be suspended or resumed").into());
     }
@@ -100,6 +109,11 @@ fn block_subject(registry: &Registry, target: &RevocationTarget, action: BlockAc
             let subject = resolve(BlockSubject::Requester(requester.clone()), is_registered);
             Ok(subject.ok_or(ConflictError::NotFound("issuer"))?)
         }
+        RevocationTarget::AllAgents if matches!(action, BlockAction::Block | BlockAction::Unblock) => {
+            let text = "all agents can be suspended and resumed only; block agents one by one";
+            Err(RequestError::InvalidParameter("verb", text).into())
+        }
+        RevocationTarget::AllAgents => Ok(BlockSubject::AllAgents),
         RevocationTarget::Agent(id) => {
             if registry.resource(id).is_some() {
                 return Err(RequestError::InvalidParameter("kind", "the id names a resource; use `resource`").into());
@@ -128,6 +142,7 @@ fn revocation_target(registry: &Registry, target: &RevocationTarget) -> Target {
         RevocationTarget::Task(id) => Target::Task(*id),
         RevocationTarget::Requester(requester) => Target::for_requester(requester),
         RevocationTarget::Agent(id) => Target::Agent(id.clone()),
+        RevocationTarget::AllAgents => Target::AllAgents,
         RevocationTarget::Resource(id) => match registry.resource(id) {
             Some(resource) => Target::Resource(resource.uri.clone()),
             None => Target::Agent(id.clone()),
@@ -147,6 +162,7 @@ fn audit_record(subject: &BlockSubject, kind: Option<BlockKind>, cx: &RequestCon
         BlockSubject::Object(kind @ (ObjectKind::Issuer | ObjectKind::Resource), id) => {
             Record { resource: Some(format!("{kind} {id}")), ..record }
         }
+        BlockSubject::AllAgents => record,
         BlockSubject::Requester(requester) => Record { requester: Some(requester.clone()), ..record },
     }
 }

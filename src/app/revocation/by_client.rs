@@ -102,7 +102,8 @@ impl Service {
     /// Returns whether the client received the token or an ancestor of it: the actor chain names
     /// the client of every ancestor.
     fn may_revoke(&self, caller: &AuthenticatedClient, claims: &TaskTokenClaims) -> bool {
-        let issuer = self.settings().issuer.as_str();
+        let settings = self.settings();
+        let issuer = settings.issuer.as_str();
         claims.client_id == *caller.id()
             || claims.act.actors().any(|actor| actor.iss == issuer && actor.sub == caller.id().as_str())
     }

@@ -102,6 +102,7 @@ impl Service {
             }
             RevocationTarget::Token(_)
             | RevocationTarget::Agent(_)
+            | RevocationTarget::AllAgents
             | RevocationTarget::Resource(_)
             | RevocationTarget::ResourceAt(_)
             | RevocationTarget::Issuer(_) => TokenFilter::default(),

@@ -2,7 +2,8 @@
 
 use crate::{
     app::{
-        ApiCaller, ConflictError, Error, RequestContext, Revocation, RevocationTarget, Service, TransitionRequest,
+        ApiCaller, ConflictError, Error, RequestContext, RequestError, Revocation, RevocationTarget, Service,
+        TransitionRequest,
         tasks::transition::{plan_transition, transition_record, with_task_fields},
     },
     domain::{
@@ -101,6 +102,10 @@ impl Service {
             RevocationTarget::Agent(id) => {
                 let record = Record { agents: vec![id.to_string()], ..record };
                 plan(Target::Agent(id.clone()), latest_expiry, record)
+            }
+            RevocationTarget::AllAgents => {
+                let text = "all agents can be suspended and resumed only; revoke or block them one by one";
+                return Err(RequestError::InvalidParameter("verb", text).into());
             }
             RevocationTarget::Resource(id) => {
                 let registry = &admin.client().snapshot().registry;

@@ -99,6 +99,8 @@ pub enum RevocationTarget {
     Requester(Requester),
     /// Everything issued so far with an agent in its chain.
     Agent(ClientId),
+    /// All agents: suspended and resumed only.
+    AllAgents,
     /// Everything issued so far for a registered resource.
     Resource(ClientId),
     /// Everything issued so far for the resource at this URI, registered or not.
@@ -115,6 +117,7 @@ impl RevocationTarget {
             Self::Task(id) => ("task", id.to_string()),
             Self::Requester(requester) => ("requester", format!("{} {}", requester.issuer, requester.subject)),
             Self::Agent(id) => ("agent", id.to_string()),
+            Self::AllAgents => ("agents", String::new()),
             Self::Resource(id) => ("resource", id.to_string()),
             Self::ResourceAt(uri) => ("resource", uri.to_string()),
             Self::Issuer(url) => ("issuer", url.to_string()),

@@ -28,6 +28,7 @@ use crate::{
     },
     domain::{
         jose::jwk::SigningAlgorithm,
+        registry::Registry,
         revocation::{LogEntry, LogPosition, Target},
         status_list::{
             LIST_EXPIRY_GRACE, LIST_SIZE, ListId, Shard, StatusBits, StatusIndex, StatusListClaims, TYP_STATUS_LIST,
@@ -252,7 +253,7 @@ impl StatusLists {
             let Some(last) = entries.last() else { break };
             from = last.seq;
             let entries = entries.iter().filter(|entry| entry.seq <= snapshot.seq);
-            for selector in affected_token_selectors(entries, &self.parameters.trust_domain) {
+            for selector in affected_token_selectors(entries, &self.parameters.trust_domain, &snapshot.registry) {
                 self.mark_affected(state, &selector, snapshot, now.saturating_sub(LIST_EXPIRY_GRACE)).await?;
             }
             if from >= snapshot.seq {
@@ -332,7 +333,14 @@ impl BuildState {
 
 /// Returns selectors for the tokens that the entries may concern. The audience of a transaction
 /// token is the trust domain, whatever resources it allows something at.
-fn affected_token_selectors<'a>(entries: impl Iterator<Item = &'a LogEntry>, trust_domain: &str) -> Vec<TokenSelector> {
+///
+/// An entry about all agents concerns the tokens of the registered ones. Tokens of an agent that is
+/// no longer registered were revoked with its removal.
+fn affected_token_selectors<'a>(
+    entries: impl Iterator<Item = &'a LogEntry>,
+    trust_domain: &str,
+    registry: &Registry,
+) -> Vec<TokenSelector> {
     let (mut tokens, mut tasks, mut grants) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let (mut requesters, mut agents) = (BTreeSet::new(), BTreeSet::new());
     let (mut audiences, mut issuers) = (BTreeSet::new(), BTreeSet::new());
@@ -344,6 +352,7 @@ fn affected_token_selectors<'a>(entries: impl Iterator<Item = &'a LogEntry>, tru
             Target::Grant(id) => _ = grants.insert(*id),
             Target::Requester(key) => requesters.extend(key.split_once(' ')),
             Target::Agent(id) => _ = agents.insert(id.clone()),
+            Target::AllAgents => agents.extend(registry.agents().map(|agent| agent.id.clone())),
             Target::Resource(uri) | Target::Tool(uri, _) | Target::BreakGlass(uri) => {
                 audiences.extend([uri.to_string(), trust_domain.to_owned()]);
             }
@@ -352,7 +361,7 @@ fn affected_token_selectors<'a>(entries: impl Iterator<Item = &'a LogEntry>, tru
             }
             Target::Issuer(url) => _ = issuers.insert(url.clone()),
             // API tokens have no status index, and the other targets concern no token.
-            Target::Credentials(_) | Target::Registry | Target::Keys => {}
+            Target::Credentials(_) | Target::Registry | Target::Keys | Target::Configuration => {}
         }
     }
     let requesters = requesters.into_iter().map(|(issuer, subject)| (issuer.to_owned(), subject.to_owned()));

@@ -101,6 +101,10 @@ fn read_private_key_jwt(section: &mut Section<'_>) -> Option<Authentication> {
 pub(in crate::config) fn read_jwks_file(node: &Node<'_>) -> Option<JwkSet> {
     const MAX_DEPTH: usize = 8;
     let bytes = secrets::read_file(node)?;
+    if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
+        node.error("the file is PEM, not a JWK set", "convert the public key to JSON: `{\"keys\": [{\"kty\": …}]}`");
+        return None;
+    }
     let document = strict_json::parse(&bytes, MAX_DEPTH).map_err(|error| node.error(error, JWKS_HINT)).ok()?;
     JwkSet::try_from(document).map_err(|error| node.error(error, JWKS_HINT)).ok()
 }

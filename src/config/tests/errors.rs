@@ -80,6 +80,95 @@ fn unknown_keys_are_rejected() {
 }
 
 #[test]
+fn wrong_kind_of_value_is_explained() {
+    check(&[
+        (
+            "store.url",
+            "tokens.lifetime = \"2m\"\nstore.url",
+            "errand.toml:3:19: tokens.lifetime: `2m` is a string (write 120 without quotes: seconds; the maximum is 15 minutes)",
+        ),
+        (
+            "store.url",
+            "tokens.lifetime = \"soon\"\nstore.url",
+            "errand.toml:3:19: tokens.lifetime: found a string (write a whole number: seconds; the maximum is 15 minutes)",
+        ),
+        (
+            "store.url",
+            "tokens.lifetime = 2.5\nstore.url",
+            "errand.toml:3:19: tokens.lifetime: found a float (write a whole number: seconds; the maximum is 15 minutes)",
+        ),
+        (
+            "store.url",
+            "status_list.enabled = \"true\"\nstore.url",
+            "errand.toml:3:23: status_list.enabled: found a string (write true or false without quotes)",
+        ),
+        (
+            "[\"RS256\"]",
+            "\"RS256\"",
+            "errand.toml:10:14: issuers[0].algorithms of `https://login.example.com`: found a string (write an array: put the value into brackets, `[…]`)",
+        ),
+        (
+            "https://sts.example.com\"\ntrust",
+            "https://sts.example.com/\"\ntrust",
+            "errand.toml:1:10: issuer: ends in a slash, and clients compare the issuer as a string (RFC 8414 section 2) (write `https://sts.example.com`)",
+        ),
+    ]);
+}
+
+#[test]
+fn single_keys_and_pem_files_are_explained() {
+    let dir = config_dir();
+    let public = r#"{"kty": "EC", "crv": "P-256", "x": "a", "y": "b"}"#;
+    let private = r#"{"kty": "EC", "crv": "P-256", "x": "a", "y": "b", "d": "s3cret"}"#;
+    for (content, reason) in [
+        (public, "a single key (JWK), not a JWK set; wrap the key as `{\"keys\": [ … ]}` (RFC 7517 section 5)"),
+        (private, "a single private or symmetric key (JWK), not a set of public keys; provide only its public part"),
+        ("-----BEGIN PUBLIC KEY-----", "the file is PEM, not a JWK set"),
+        ("\n-----BEGIN CERTIFICATE-----", "the file is PEM, not a JWK set"),
+    ] {
+        std::fs::write(dir.path().join("clients/planner.jwks.json"), content).unwrap();
+        let errors = load(&dir, GOOD, &|_| None).unwrap_err();
+        let expected = format!("errand.toml:15:60: agents[0].authentication.jwks_file of `planner`: {reason}");
+        assert!(errors.starts_with(&expected) && !errors.contains("s3cret"), "{errors}");
+    }
+}
+
+#[test]
+fn entitlement_to_what_a_declared_resource_lacks_is_rejected() {
+    let rule = |rule: &str| format!("keys = \"discovery\"\nentitlements = [{{ to = \"everyone\", {rule} }}]");
+    for (entitlement, reason) in [
+        ("resource = \"files\", scopes = [\"files:raed\"]", "no tool of `files` has the scope `files:raed`"),
+        ("resource = \"files\", tools = [\"raed_file\"]", "`files` has no tool `raed_file`"),
+    ] {
+        let expected = format!(
+            "errand.toml:9:16: issuers[0].entitlements of `https://login.example.com`: {reason} (name declared scopes or tools in each rule, and a declared resource or none)"
+        );
+        check(&[("keys = \"discovery\"", &rule(entitlement), &expected)]);
+    }
+}
+
+#[test]
+fn environment_overrides_what_differs_between_replicas() {
+    let dir = config_dir();
+    let set =
+        |name: &'static str, value: &'static str| move |variable: &str| (variable == name).then(|| value.to_owned());
+    let config = load(&dir, GOOD, &set("ERRAND_LISTEN", "127.0.0.1:9000")).unwrap();
+    assert_eq!(config.listen.port(), 9000);
+    let config = load(&dir, GOOD, &set("ERRAND_OPERATIONS_LISTEN", "127.0.0.1:9001")).unwrap();
+    assert_eq!(config.operations_listen.map(|address| address.port()), Some(9001));
+    let config = load(&dir, GOOD, &set("ERRAND_REPLICA_NAME", "second")).unwrap();
+    assert_eq!(config.replicas.name.as_deref(), Some("second"));
+    for (name, value, reason) in [
+        ("ERRAND_LISTEN", "9000", "`9000`: invalid socket address syntax"),
+        ("ERRAND_OPERATIONS_LISTEN", "127.0.0.1:8080", "is the same as `listen`"),
+        ("ERRAND_REPLICA_NAME", "a\nb", "must be 1 to 100 characters without control characters"),
+    ] {
+        let errors = load(&dir, GOOD, &set(name, value)).unwrap_err();
+        assert!(errors.starts_with(&format!("environment: {name}: {reason} (")), "{errors}");
+    }
+}
+
+#[test]
 fn inline_secret_is_rejected_and_not_echoed() {
     check(&[
         (
@@ -333,7 +422,7 @@ fn values_above_caps_are_rejected() {
         (
             "store.url",
             "tokens.lifetime = \"5m\"\nstore.url",
-            "errand.toml:3:19: tokens.lifetime: found a string (write an integer)",
+            "errand.toml:3:19: tokens.lifetime: `5m` is a string (write 300 without quotes: seconds; the maximum is 15 minutes)",
         ),
         (
             "store.url",

@@ -126,6 +126,14 @@ pub enum JwkSetError {
     /// The document is not `{"keys": […]}` with 1 to 64 objects.
     #[error("not a JWK set; provide an object with 1 to 64 keys in `keys` (RFC 7517 section 5)")]
     Malformed,
+    /// The document is one public key.
+    #[error("a single key (JWK), not a JWK set; wrap the key as `{{\"keys\": [ … ]}}` (RFC 7517 section 5)")]
+    SingleKey,
+    /// The document is one private or symmetric key.
+    #[error(
+        "a single private or symmetric key (JWK), not a set of public keys; provide only its public part, as `{{\"keys\": [ … ]}}`, and keep the key itself with its owner"
+    )]
+    SingleSecretKey,
     /// The document contains secret key material.
     #[error("the JWK set contains a private or symmetric key; publish public keys only, and treat that key as leaked")]
     ContainsSecretKey,
@@ -163,13 +171,17 @@ impl TryFrom<Value> for JwkSet {
     type Error = JwkSetError;
 
     fn try_from(document: Value) -> Result<Self, JwkSetError> {
+        // RFC 7518 §6: the members with the private parts of EC, RSA, OKP and symmetric keys.
+        let secret = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+        let is_secret = |key: &Value| secret.iter().any(|member| key.get(member).is_some());
+        if document.get("keys").is_none() && document.get("kty").is_some() {
+            return Err(if is_secret(&document) { JwkSetError::SingleSecretKey } else { JwkSetError::SingleKey });
+        }
         let keys = document.get("keys").and_then(Value::as_array).ok_or(JwkSetError::Malformed)?;
         if keys.is_empty() || keys.len() > 64 || !keys.iter().all(Value::is_object) {
             return Err(JwkSetError::Malformed);
         }
-        // RFC 7518 §6: the members with the private parts of EC, RSA, OKP and symmetric keys.
-        let secret = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
-        if keys.iter().any(|key| secret.iter().any(|member| key.get(member).is_some())) {
+        if keys.iter().any(is_secret) {
             return Err(JwkSetError::ContainsSecretKey);
         }
         Ok(Self::from_document(document))
@@ -202,6 +214,10 @@ mod tests {
         assert_eq!(JwkSet::try_from(json!({"keys":[{"kty":"oct","k":"x"}]})), Err(JwkSetError::ContainsSecretKey));
         assert_eq!(JwkSet::try_from(json!({"keys":[]})), Err(JwkSetError::Malformed));
         assert_eq!(JwkSet::try_from(json!([])), Err(JwkSetError::Malformed));
+        assert_eq!(JwkSet::try_from(json!({"kty":"EC","crv":"P-256"})), Err(JwkSetError::SingleKey));
+        for secret in [json!({"kty":"EC","d":"x"}), json!({"kty":"oct","k":"x"}), json!({"kty":"RSA","p":"x"})] {
+            assert_eq!(JwkSet::try_from(secret), Err(JwkSetError::SingleSecretKey));
+        }
         assert!(JwkSet::try_from(json!({"keys":[{"kty":"EC"}]})).is_ok());
     }
 

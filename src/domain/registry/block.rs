@@ -17,6 +17,8 @@ pub enum BlockSubject {
     Object(ObjectKind, String),
     /// A requester.
     Requester(Requester),
+    /// All agents, those that are registered later included.
+    AllAgents,
 }
 
 impl BlockSubject {
@@ -26,6 +28,7 @@ impl BlockSubject {
         match self {
             Self::Object(kind, _) => kind.as_str(),
             Self::Requester(_) => REQUESTER_KIND,
+            Self::AllAgents => ALL_AGENTS_KIND,
         }
     }
 
@@ -35,6 +38,7 @@ impl BlockSubject {
         match self {
             Self::Object(_, id) => id.clone(),
             Self::Requester(requester) => format!("{} {}", requester.issuer, requester.subject),
+            Self::AllAgents => String::new(),
         }
     }
 
@@ -47,6 +51,7 @@ impl BlockSubject {
             "agent" => object(ObjectKind::Agent),
             "resource" => object(ObjectKind::Resource),
             "admin" => object(ObjectKind::Admin),
+            ALL_AGENTS_KIND => id.is_empty().then_some(Self::AllAgents),
             REQUESTER_KIND => {
                 let (issuer, subject) = id.split_once(' ')?;
                 Some(Self::Requester(Requester { issuer: issuer.parse().ok()?, subject: subject.parse().ok()? }))
@@ -57,6 +62,7 @@ impl BlockSubject {
 }
 
 const REQUESTER_KIND: &str = "requester";
+const ALL_AGENTS_KIND: &str = "agents";
 
 /// The kind of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,6 +183,7 @@ impl Registry {
                     let admins = self.admins.values_mut().filter(|admin| admin.id.as_str() == id);
                     admins.for_each(|admin| admin.disabled = true);
                 }
+                BlockSubject::AllAgents => self.agents.values_mut().for_each(|agent| agent.disabled = true),
                 BlockSubject::Requester(requester) => {
                     self.blocked_requesters.insert(requester.clone());
                 }
@@ -212,6 +219,8 @@ impl Registry {
                 self.entry(*kind, id).map(|entry| entry.object.revocation_targets()).unwrap_or_default()
             }
             BlockSubject::Requester(requester) => vec![Target::for_requester(requester)],
+            // All agents are suspended, and never revoked at once.
+            BlockSubject::AllAgents => Vec::new(),
         }
     }
 }
@@ -255,10 +264,13 @@ mod tests {
             BlockSubject::Object(ObjectKind::Resource, "files".into()),
             BlockSubject::Object(ObjectKind::Admin, "ops".into()),
             BlockSubject::Requester(requester),
+            BlockSubject::AllAgents,
         ] {
             assert_eq!(BlockSubject::parse(subject.kind(), &subject.id()), Some(subject));
         }
-        for (kind, id) in [("requester", "alice"), ("requester", "alice bob"), ("client", "planner"), ("", "")] {
+        for (kind, id) in
+            [("requester", "alice"), ("requester", "alice bob"), ("client", "planner"), ("agents", "all"), ("", "")]
+        {
             assert_eq!(BlockSubject::parse(kind, id), None, "{kind} {id}");
         }
     }

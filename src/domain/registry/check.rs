@@ -26,6 +26,7 @@ use crate::domain::{
         issuer::{KeySource, SubjectScopes, SubjectTokenType, TrustedIssuer},
         resource::Resource,
     },
+    scope::ScopeToken,
     settings::TOKEN_LIFETIME_CAP,
     time::Lifetime,
     uri::is_loopback,
@@ -131,10 +132,15 @@ impl Registry {
                 if rule.scopes.is_empty() && rule.tools.is_empty() {
                     report("entitlements", "a rule names neither scopes nor tools".into());
                 }
-                if let Some(id) = &rule.resource
-                    && !self.resources.contains_key(id)
-                {
-                    report("entitlements", format!("resource `{id}` does not exist"));
+                match rule.resource.as_ref().map(|id| (id, self.resources.get(id))) {
+                    Some((id, None)) => report("entitlements", format!("resource `{id}` does not exist")),
+                    Some((_, Some(resource))) => {
+                        check_declared(&rule.scopes, &rule.tools, resource, &mut |reason| {
+                            report("entitlements", reason);
+                        });
+                    }
+                    // A rule for every resource may be meant for one that is registered later.
+                    None => {}
                 }
                 let permitted = self.resolve_entitlements(std::iter::once(rule), |_| true);
                 let concerned = self.resources.values().filter(|r| rule.resource.as_ref().is_none_or(|id| *id == r.id));
@@ -263,17 +269,20 @@ impl Registry {
             if access_entry.scopes.is_empty() && access_entry.tools.is_empty() {
                 report(format!("names neither scopes nor tools of `{}`", resource.id));
             }
-            for scope in &access_entry.scopes {
-                if !resource.has_scope(scope) {
-                    report(format!("no tool of `{}` has the scope `{scope}`", resource.id));
-                }
-            }
-            for ToolUse { tool: name, .. } in &access_entry.tools {
-                if !resource.tools.iter().any(|tool| tool.name == *name) {
-                    report(format!("`{}` has no tool `{name}`", resource.id));
-                }
-            }
+            check_declared(&access_entry.scopes, &access_entry.tools, resource, report);
             check_rules(&access_entry.tools, resource, whole, report);
+        }
+    }
+}
+
+/// A scope or a tool that the resource does not have is a typing error: the entry permits nothing.
+fn check_declared(scopes: &[ScopeToken], tools: &[ToolUse], resource: &Resource, report: &mut impl FnMut(String)) {
+    for scope in scopes.iter().filter(|scope| !resource.has_scope(scope)) {
+        report(format!("no tool of `{}` has the scope `{scope}`", resource.id));
+    }
+    for ToolUse { tool: name, .. } in tools {
+        if !resource.tools.iter().any(|tool| tool.name == *name) {
+            report(format!("`{}` has no tool `{name}`", resource.id));
         }
     }
 }

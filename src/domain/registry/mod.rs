@@ -9,6 +9,7 @@ mod block;
 mod catalogue;
 mod check;
 pub mod client;
+mod diff;
 pub mod edge;
 pub mod issuer;
 pub mod policy;
@@ -29,6 +30,7 @@ pub use activity::parties_are_active;
 pub use block::{Block, BlockAction, BlockError, BlockKind, BlockSubject};
 pub(crate) use catalogue::find_definition_mismatch;
 pub use catalogue::{KnownTools, Reduction, UnacceptedTool};
+pub use diff::{Difference, MemberDifference, ObjectDifference, diff_entries};
 pub use replacement::targets_ended_by_replacement;
 pub use self_reference::collides_with_issuer;
 use serde::{Deserialize, Serialize};
@@ -278,6 +280,11 @@ impl Registry {
         registry.check_agents(&mut errors);
         registry.check_clients(&mut errors);
         if errors.is_empty() { Ok(registry) } else { Err(errors) }
+    }
+
+    /// Returns the agents.
+    pub fn agents(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.values()
     }
 
     /// Returns the version of the stored registry.

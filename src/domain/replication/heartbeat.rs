@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::domain::{revocation::LogPosition, time::Timestamp};
+use crate::domain::{configuration::FileVersion, revocation::LogPosition, time::Timestamp};
 
 /// The id of a replica: one start of one process that follows the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -23,6 +23,10 @@ pub struct Replica {
     pub version: String,
     /// The start time by its own wall clock.
     pub started_at: Timestamp,
+    /// What its configuration file declares. A command has no file.
+    pub file: Option<FileVersion>,
+    /// The keys of its file that have changed since its start and need a restart.
+    pub pending_restart: Vec<String>,
 }
 
 /// A lease renewal of a replica, which is also its acknowledgement.
@@ -100,8 +104,14 @@ pub(super) mod tests {
     }
 
     pub(in crate::domain::replication) fn heartbeat(n: u8, number: u64, applied: u64) -> Heartbeat {
-        let replica =
-            Replica { id: id(n), name: format!("r{n}"), version: "1".into(), started_at: Timestamp::from_unix(0) };
+        let replica = Replica {
+            id: id(n),
+            name: format!("r{n}"),
+            version: "1".into(),
+            started_at: Timestamp::from_unix(0),
+            file: None,
+            pending_restart: Vec::new(),
+        };
         Heartbeat { replica, number, applied: LogPosition::new(applied), lease: LEASE, at: Timestamp::from_unix(0) }
     }
 

@@ -82,8 +82,8 @@ pub fn feed_key(target: &Target) -> Option<String> {
             Some(encode_base64url(digest(&SHA256, text.as_bytes()).as_ref()))
         }
         // Subscribers that cache the JWKS fetch it again.
-        Target::Keys => Some(String::new()),
-        Target::Registry | Target::Credentials(_) => None,
+        Target::Keys | Target::AllAgents => Some(String::new()),
+        Target::Registry | Target::Credentials(_) | Target::Configuration => None,
     }
 }
 
@@ -139,6 +139,7 @@ mod tests {
                 Some("JpnzFnVmNUpxcP3vgrYqgktN_r_PHh2a1p87_2kINr0"),
                 false,
             ),
+            (Target::AllAgents, Some(""), true),
             (Target::Registry, None, false),
             (Target::Credentials("files".parse().unwrap()), None, false),
             (Target::Keys, Some(""), true),

@@ -29,6 +29,8 @@ pub struct Index {
     /// Delegations that their requesters refused, by [key](super::delegation_key), until the
     /// requester takes the refusal back.
     refused_delegations: HashSet<Box<str>>,
+    /// Whether all agents are suspended, apart from those that are suspended one by one.
+    are_all_agents_suspended: bool,
     /// When which positions were applied, oldest first: at most one mark for each second.
     sweep_marks: VecDeque<SweepMark>,
 }
@@ -40,6 +42,8 @@ pub enum SuspensionCause {
     Task,
     /// An agent of its chain, or the agent that it is for.
     Agent(ClientId),
+    /// All agents, which an admin has stopped at once.
+    AllAgents,
     /// All its tools: their server changed or removed them.
     Tools,
 }
@@ -76,7 +80,8 @@ impl Index {
     #[must_use]
     pub fn len(&self) -> usize {
         let suspended = [self.suspended_agents.len(), self.suspended_tools.len(), self.refused_delegations.len()];
-        suspended.into_iter().fold(self.entries.len(), usize::saturating_add)
+        let all_agents = usize::from(self.are_all_agents_suspended);
+        suspended.into_iter().chain([all_agents]).fold(self.entries.len(), usize::saturating_add)
     }
 
     /// Returns whether the index is empty.
@@ -94,7 +99,7 @@ impl Index {
         // Missing positions were skipped by the reader of the log.
         self.advance_to(LogPosition::new(entry.seq.number().saturating_sub(1)));
         self.applied = entry.seq;
-        if matches!(entry.entry.target, Target::Registry | Target::Keys) {
+        if !entry.entry.target.is_about_tokens() {
             return;
         }
         let NewEntry { verb, target, .. } = &entry.entry;
@@ -123,6 +128,10 @@ impl Index {
             }
             (LogAction::Resume, Target::Delegation(..)) => {
                 self.refused_delegations.remove(target.key().as_str());
+                return;
+            }
+            (_, Target::AllAgents) => {
+                self.are_all_agents_suspended = *verb != LogAction::Resume;
                 return;
             }
             (LogAction::Revoke | LogAction::Suspend | LogAction::Resume, _) => {}
@@ -192,7 +201,11 @@ impl Index {
         if self.is_empty() {
             return Standing::Live;
         }
-        let suspended = keys.agents.iter().any(|id| self.suspended_agents.contains(id)).then_some(Standing::Suspended);
+        // Only a task token has an agent that acts. The client of an API token may be an admin; the
+        // registry decides about it.
+        let is_suspended = (self.are_all_agents_suspended && keys.task.is_some())
+            || keys.agents.iter().any(|id| self.suspended_agents.contains(id));
+        let suspended = is_suspended.then_some(Standing::Suspended);
         let at_any_age = |key: KeyRef<'_>| self.entries.find(key).map(|tombstone| tombstone.standing);
         let if_older = |key: KeyRef<'_>| {
             let tombstone = self.entries.find(key).filter(|tombstone| keys.rev < tombstone.seq);
@@ -271,6 +284,9 @@ impl Index {
         let is_suspended = |key| self.entries.find(key).is_some_and(|found| found.standing == Standing::Suspended);
         if let Some(agent) = keys.agents.iter().find(|id| self.suspended_agents.contains(*id)) {
             return Some(SuspensionCause::Agent(agent.clone()));
+        }
+        if self.are_all_agents_suspended && keys.task.is_some() {
+            return Some(SuspensionCause::AllAgents);
         }
         if keys.task.is_some_and(|task| is_suspended(KeyRef::Task(task))) {
             return Some(SuspensionCause::Task);
@@ -469,6 +485,8 @@ mod tests {
             (&[agent("reader")], cause("reader")),
             (&[Target::Task(task(9)), agent("reader")], cause("reader")),
             (&[tool(uri, "read_file")], Some(SuspensionCause::Tools)),
+            (&[Target::AllAgents, Target::Task(task(9))], Some(SuspensionCause::AllAgents)),
+            (&[Target::AllAgents, agent("reader")], cause("reader")),
             (&[Target::Task(task(8)), agent("writer"), tool(uri, "write_file")], None),
             (&[], None),
         ] {
@@ -487,6 +505,38 @@ mod tests {
             let api =
                 RevocationKeys { task: None, requester: None, lineage: Vec::new(), agents, ..revocation_keys(rev) };
             assert_eq!(index.standing(&api), want, "{client} {rev}");
+        }
+    }
+
+    #[test]
+    fn all_agents_are_suspended_until_they_are_resumed() {
+        use LogAction::{Resume, Suspend};
+        use Standing::{Live, Suspended};
+        let planner = || Target::Agent("planner".parse().unwrap());
+        for (actions, want) in [
+            (&[(Target::AllAgents, Suspend)][..], Suspended),
+            (&[(Target::AllAgents, Suspend), (Target::AllAgents, Resume)], Live),
+            (&[(Target::AllAgents, Suspend), (planner(), Resume)], Suspended),
+            (&[(planner(), Suspend), (Target::AllAgents, Suspend), (Target::AllAgents, Resume)], Suspended),
+            (&[(Target::AllAgents, Resume)], Live),
+        ] {
+            let mut index = Index::default();
+            for (seq, (target, verb)) in (1..).zip(actions) {
+                let mut entry = entry(seq, target.clone());
+                entry.entry.verb = *verb;
+                index.apply(&entry, Duration::ZERO);
+            }
+            // Tokens of any age are suspended, and API tokens are not.
+            let api = |rev| RevocationKeys {
+                task: None,
+                requester: None,
+                agents: ["ops".parse().unwrap()].into(),
+                ..revocation_keys(rev)
+            };
+            for rev in [0, 99] {
+                assert_eq!(index.standing(&revocation_keys(rev)), want, "{actions:?}");
+                assert_eq!(index.standing(&api(rev)), Live, "{actions:?}");
+            }
         }
     }
 

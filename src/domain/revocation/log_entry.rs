@@ -1,12 +1,32 @@
 //! Entries of the revocation log.
 
+use thiserror::Error;
+
 use super::LogPosition;
 use crate::domain::{
     id::{ClientId, GrantId, TaskId, TokenId, ToolName},
     requester::Requester,
     time::Timestamp,
     uri::{IssuerUrl, ResourceUri},
+    version::ProgramVersion,
 };
+
+/// State outside the log that every replica keeps in memory, and reads again when an entry says
+/// that it has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedState {
+    /// The signing keys.
+    Keys,
+    /// The registry, with its blocks.
+    Registry,
+    /// The configuration file of each replica, which the replica reads from its own disk.
+    ConfigurationFile,
+}
+
+impl SharedState {
+    /// Every kind of state, in the order in which a replica reads them.
+    pub const ALL: [Self; 3] = [Self::Keys, Self::Registry, Self::ConfigurationFile];
+}
 
 /// The target of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,6 +41,8 @@ pub enum Target {
     Requester(String),
     /// All tokens issued so far with an agent anywhere in the chain.
     Agent(ClientId),
+    /// All task tokens, whichever agents act with them. Suspended and resumed only.
+    AllAgents,
     /// All API tokens issued so far to a client, because its credentials were replaced.
     Credentials(ClientId),
     /// All tokens issued so far whose authority includes a resource.
@@ -38,6 +60,9 @@ pub enum Target {
     Registry,
     /// Not about tokens: the signing keys changed.
     Keys,
+    /// Not about tokens: an operator requests that every replica reads its configuration file
+    /// again.
+    Configuration,
 }
 
 impl Target {
@@ -51,7 +76,7 @@ impl Target {
     /// Returns whether a suspension of the target is a valid entry.
     #[must_use]
     pub fn can_be_suspended(&self) -> bool {
-        matches!(self, Self::Task(_) | Self::Agent(_) | Self::Tool(..) | Self::Delegation(..))
+        matches!(self, Self::Task(_) | Self::Agent(_) | Self::AllAgents | Self::Tool(..) | Self::Delegation(..))
     }
 
     /// Returns the word for the kind of target.
@@ -63,6 +88,7 @@ impl Target {
             Self::Grant(_) => "grant",
             Self::Requester(_) => "requester",
             Self::Agent(_) => "agent",
+            Self::AllAgents => "agents",
             Self::Credentials(_) => "credentials",
             Self::Resource(_) => "resource",
             Self::Issuer(_) => "issuer",
@@ -71,6 +97,7 @@ impl Target {
             Self::Delegation(..) => "delegation",
             Self::Registry => "registry",
             Self::Keys => "keys",
+            Self::Configuration => "configuration",
         }
     }
 
@@ -87,8 +114,82 @@ impl Target {
             Self::Issuer(url) => url.to_string(),
             Self::Tool(uri, tool) => tool_key(uri, tool),
             Self::Delegation(agent, requester) => delegation_key(agent, requester),
-            Self::Registry | Self::Keys => String::new(),
+            Self::AllAgents | Self::Registry | Self::Keys | Self::Configuration => String::new(),
         }
+    }
+
+    /// Returns the state that a replica reads again when it applies an entry with this target.
+    #[must_use]
+    pub fn changed_state(&self) -> Option<SharedState> {
+        match self {
+            Self::Keys => Some(SharedState::Keys),
+            // The block of all agents is a part of the registry.
+            Self::Registry | Self::AllAgents => Some(SharedState::Registry),
+            Self::Configuration => Some(SharedState::ConfigurationFile),
+            Self::Token(_)
+            | Self::Task(_)
+            | Self::Grant(_)
+            | Self::Requester(_)
+            | Self::Agent(_)
+            | Self::Credentials(_)
+            | Self::Resource(_)
+            | Self::Issuer(_)
+            | Self::Tool(..)
+            | Self::BreakGlass(_)
+            | Self::Delegation(..) => None,
+        }
+    }
+
+    /// Returns whether an entry with this target affects tokens.
+    #[must_use]
+    pub fn is_about_tokens(&self) -> bool {
+        !matches!(self, Self::Registry | Self::Keys | Self::Configuration)
+    }
+
+    /// Returns the first version of the program that knows this kind of target. A new kind needs
+    /// an arm of its own here: older replicas then stop at its entries instead of skipping them.
+    #[must_use]
+    pub fn min_version(&self) -> ProgramVersion {
+        match self {
+            Self::Token(_)
+            | Self::Task(_)
+            | Self::Grant(_)
+            | Self::Requester(_)
+            | Self::Agent(_)
+            | Self::AllAgents
+            | Self::Credentials(_)
+            | Self::Resource(_)
+            | Self::Issuer(_)
+            | Self::Tool(..)
+            | Self::BreakGlass(_)
+            | Self::Delegation(..)
+            | Self::Registry
+            | Self::Keys
+            | Self::Configuration => ProgramVersion::new(0, 1, 0),
+        }
+    }
+
+    /// Returns whether this version of the program knows the kind.
+    #[must_use]
+    pub fn is_known_kind(kind: &str) -> bool {
+        const KINDS: [&str; 15] = [
+            "token",
+            "task",
+            "grant",
+            "requester",
+            "agent",
+            "agents",
+            "credentials",
+            "resource",
+            "issuer",
+            "tool",
+            "break_glass",
+            "delegation",
+            "registry",
+            "keys",
+            "configuration",
+        ];
+        KINDS.contains(&kind)
     }
 
     /// Parses kind and key as stored.
@@ -100,6 +201,7 @@ impl Target {
             "grant" => Self::Grant(key.parse().ok()?),
             "requester" => Self::Requester(key.split_once(' ').map(|_| key.to_owned())?),
             "agent" => Self::Agent(key.parse().ok()?),
+            "agents" if key.is_empty() => Self::AllAgents,
             "credentials" => Self::Credentials(key.parse().ok()?),
             "resource" => Self::Resource(key.parse().ok()?),
             "issuer" => Self::Issuer(key.parse().ok()?),
@@ -116,6 +218,7 @@ impl Target {
             }
             "registry" if key.is_empty() => Self::Registry,
             "keys" if key.is_empty() => Self::Keys,
+            "configuration" if key.is_empty() => Self::Configuration,
             _ => return None,
         })
     }
@@ -145,6 +248,14 @@ pub enum LogAction {
 }
 
 impl LogAction {
+    /// Returns the first version of the program that knows the action.
+    #[must_use]
+    pub fn min_version(self) -> ProgramVersion {
+        match self {
+            Self::Revoke | Self::Suspend | Self::Resume => ProgramVersion::new(0, 1, 0),
+        }
+    }
+
     /// Returns the wire name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -159,7 +270,7 @@ impl LogAction {
     #[must_use]
     pub fn parse(word: &str, target: &Target) -> Option<Self> {
         match word {
-            "revoke" => Some(Self::Revoke),
+            "revoke" if *target != Target::AllAgents => Some(Self::Revoke),
             "suspend" if target.can_be_suspended() => Some(Self::Suspend),
             "resume" if target.can_be_suspended() => Some(Self::Resume),
             _ => None,
@@ -186,6 +297,12 @@ pub struct NewEntry {
 }
 
 impl NewEntry {
+    /// Returns the first version of the program that knows the entry's kind and verb.
+    #[must_use]
+    pub fn min_version(&self) -> ProgramVersion {
+        self.target.min_version().max(self.verb.min_version())
+    }
+
     /// Returns the entry that makes every replica read the registry again.
     #[must_use]
     pub fn registry_changed(by: String, at: Timestamp) -> Self {
@@ -198,10 +315,51 @@ impl NewEntry {
         Self::changed(Target::Keys, by, at)
     }
 
+    /// Returns the entry that makes every running replica read its configuration file again.
+    #[must_use]
+    pub fn reload_requested(by: String, at: Timestamp) -> Self {
+        // A replica that starts later reads its file anyway.
+        Self { reason: "reload".into(), forget_after: at, ..Self::changed(Target::Configuration, by, at) }
+    }
+
     /// The entry is retained forever, because a replica may be away for long.
     fn changed(target: Target, by: String, at: Timestamp) -> Self {
         Self { verb: LogAction::Revoke, target, reason: "changed".into(), by, at, forget_after: Timestamp::MAX }
     }
+}
+
+/// An entry of a kind or with a verb that this version of the program does not know. It was written
+/// by a newer version, and skipping it could keep a revoked token active.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "entry {seq} of the revocation log (`{verb} {kind}`) needs version {needed} of the program, and this is version {own}; upgrade this replica"
+)]
+pub struct UnknownEntryError {
+    /// The position.
+    pub seq: u64,
+    /// The kind of target.
+    pub kind: String,
+    /// The action.
+    pub verb: String,
+    /// The first version that knows the entry, as its writer recorded it.
+    pub needed: String,
+    /// The version of this program.
+    pub own: ProgramVersion,
+}
+
+/// Checks that this version of the program knows an entry, by its kind, its verb and the version
+/// that its writer requires.
+pub fn check_known(seq: u64, kind: &str, verb: &str, min_version: &str) -> Result<(), UnknownEntryError> {
+    const MAX_TEXT_CHARS: usize = 40;
+    let own = ProgramVersion::current();
+    let is_known = Target::is_known_kind(kind)
+        && ["revoke", "suspend", "resume"].contains(&verb)
+        && min_version.parse::<ProgramVersion>().is_ok_and(|needed| needed <= own);
+    if is_known {
+        return Ok(());
+    }
+    let shorten = |text: &str| text.escape_debug().take(MAX_TEXT_CHARS).collect::<String>();
+    Err(UnknownEntryError { seq, kind: shorten(kind), verb: shorten(verb), needed: shorten(min_version), own })
 }
 
 /// One entry of the revocation log.
@@ -241,6 +399,57 @@ mod tests {
         }
         for (kind, key) in [("", ""), ("tokens", id), ("token", "x"), ("requester", "alice"), ("agent", "a b")] {
             assert_eq!(Target::parse(kind, key), None, "{kind} {key}");
+        }
+    }
+
+    #[test]
+    fn entry_of_another_version_is_unknown() {
+        let own = ProgramVersion::current().to_string();
+        for (kind, verb, min_version, is_known) in [
+            ("task", "revoke", "0.1.0", true),
+            ("task", "suspend", own.as_str(), true),
+            ("session", "revoke", "0.1.0", false),
+            ("", "revoke", "0.1.0", false),
+            ("Task", "revoke", "0.1.0", false),
+            ("task", "quarantine", "0.1.0", false),
+            ("task", "", "0.1.0", false),
+            ("task", "revoke", "999.0.0", false),
+            ("task", "revoke", "next", false),
+            ("task", "revoke", "", false),
+        ] {
+            let checked = check_known(7, kind, verb, min_version);
+            assert_eq!(checked.is_ok(), is_known, "{verb} {kind} {min_version}");
+            if let Err(error) = checked {
+                assert!(error.to_string().contains("upgrade this replica"), "{error}");
+            }
+        }
+        let long = check_known(7, &"x".repeat(1000), "\u{1b}[2J", "1.0.0").unwrap_err();
+        assert!(long.to_string().len() < 300 && !long.to_string().contains('\u{1b}'), "{long}");
+    }
+
+    #[test]
+    fn known_kinds_are_those_of_the_targets() {
+        let uuid = "018f0000-0000-7000-8000-000000000000";
+        for (kind, key) in [
+            ("token", uuid),
+            ("task", uuid),
+            ("grant", uuid),
+            ("requester", "https://login.example.com alice"),
+            ("agent", "planner"),
+            ("agents", ""),
+            ("credentials", "planner"),
+            ("resource", "https://files.example.com/mcp"),
+            ("issuer", "https://login.example.com"),
+            ("tool", "https://files.example.com/mcp read_file"),
+            ("break_glass", "https://files.example.com/mcp"),
+            ("delegation", "planner https://login.example.com alice"),
+            ("registry", ""),
+            ("keys", ""),
+            ("configuration", ""),
+        ] {
+            let target = Target::parse(kind, key).unwrap();
+            assert!(Target::is_known_kind(target.kind()) && target.kind() == kind);
+            assert!(target.min_version() <= ProgramVersion::current());
         }
     }
 }

@@ -15,7 +15,9 @@ mod tombstones;
 
 pub use index::{Index, SuspensionCause};
 pub use keys::RevocationKeys;
-pub use log_entry::{LogAction, LogEntry, NewEntry, Target, delegation_key, tool_key};
+pub use log_entry::{
+    LogAction, LogEntry, NewEntry, SharedState, Target, UnknownEntryError, check_known, delegation_key, tool_key,
+};
 pub use log_position::LogPosition;
 pub use retention::{RETENTION, latest_possible_expiry, retain_until};
 pub use standing::Standing;

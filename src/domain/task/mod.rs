@@ -13,7 +13,7 @@ pub use crate::domain::requester::Requester;
 use crate::domain::{
     authority::Authority,
     id::{ClientId, GrantId, Purpose, TaskId},
-    revocation::LogPosition,
+    revocation::{LogPosition, Target},
     time::Timestamp,
 };
 
@@ -45,4 +45,28 @@ pub struct Task {
     /// The log position at which it was opened. The task does not belong to an agent or issuer that
     /// was registered later.
     pub rev: LogPosition,
+}
+
+impl Task {
+    /// Returns whether revoking the target ends the task, or the tokens of the task for a resource.
+    #[must_use]
+    pub fn is_ended_by(&self, target: &Target) -> bool {
+        match target {
+            Target::Task(id) => self.id == *id,
+            Target::Grant(id) => self.grant == Some(*id),
+            Target::Requester(_) => Target::for_requester(&self.requester) == *target,
+            Target::Agent(id) => self.root_agent == *id,
+            Target::Resource(uri) => self.authority.iter().any(|permission| permission.resource == *uri),
+            Target::Issuer(url) => self.requester.issuer == *url,
+            Target::Delegation(agent, requester) => self.root_agent == *agent && self.requester == **requester,
+            Target::Tool(..)
+            | Target::BreakGlass(_)
+            | Target::Token(_)
+            | Target::AllAgents
+            | Target::Credentials(_)
+            | Target::Registry
+            | Target::Keys
+            | Target::Configuration => false,
+        }
+    }
 }

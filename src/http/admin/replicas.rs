@@ -37,11 +37,34 @@ pub(in crate::http) struct ReplicaView {
     since_last_renewal_ms: u128,
     /// Whether it may answer from memory, so that a revocation waits for it.
     lease_valid: bool,
+    /// Its configuration file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<ConfigurationView>,
+}
+
+/// The configuration file of a replica.
+#[derive(Serialize)]
+pub(in crate::http) struct ConfigurationView {
+    /// The digest of what the file declares.
+    digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+    /// Whether the file is the one that was applied last.
+    in_force: bool,
+    /// The keys that have changed since the start and need a restart.
+    pending_restart: Vec<String>,
 }
 
 impl From<ReplicaStatus> for ReplicaView {
     fn from(status: ReplicaStatus) -> Self {
-        let ReplicaStatus { heartbeat, lag, since_last_renewal, may_hold_lease, is_self } = status;
+        let ReplicaStatus { heartbeat, lag, since_last_renewal, may_hold_lease, is_self, has_file_in_force } = status;
+        let pending_restart = heartbeat.replica.pending_restart;
+        let configuration = heartbeat.replica.file.map(|file| ConfigurationView {
+            digest: file.digest,
+            generation: file.generation,
+            in_force: has_file_in_force == Some(true),
+            pending_restart,
+        });
         Self {
             id: heartbeat.replica.id,
             name: heartbeat.replica.name,
@@ -55,6 +78,7 @@ impl From<ReplicaStatus> for ReplicaView {
             lease_ms: heartbeat.lease.as_millis(),
             since_last_renewal_ms: since_last_renewal.as_millis(),
             lease_valid: may_hold_lease,
+            configuration,
         }
     }
 }

@@ -102,6 +102,8 @@ enum TargetBody {
         /// The client id of the agent.
         id: ClientId,
     },
+    /// All agents: suspended and resumed only.
+    Agents {},
     /// Everything issued so far for a resource, named by exactly one of the two members.
     Resource {
         /// The client id of the resource, while it is registered.
@@ -140,6 +142,7 @@ impl TargetBody {
             Self::Task { id } => RevocationTarget::Task(id),
             Self::Requester { issuer, subject } => RevocationTarget::Requester(Requester { issuer, subject }),
             Self::Agent { id } => RevocationTarget::Agent(id),
+            Self::Agents {} => RevocationTarget::AllAgents,
             Self::Resource { id: Some(id), uri: None } => RevocationTarget::Resource(id),
             Self::Resource { id: None, uri: Some(uri) } => RevocationTarget::ResourceAt(uri),
             Self::Resource { .. } => {

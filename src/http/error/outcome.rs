@@ -39,7 +39,13 @@ pub(super) fn describe(error: &Error) -> String {
     match error {
         Error::Unavailable(outage) => {
             tracing::error!(error = %ErrorChain(outage), "request failed");
-            "temporarily unavailable; retry later".to_owned()
+            match outage.unknown_entry() {
+                Some(unknown) => format!(
+                    "this replica has version {} and needs version {} or later; retry at another replica",
+                    unknown.own, unknown.needed
+                ),
+                None => "temporarily unavailable; retry later".to_owned(),
+            }
         }
         Error::Internal(defect) => {
             tracing::error!(error = %ErrorChain(defect), "request failed");

@@ -246,6 +246,9 @@ impl Problem {
     /// Returns the response of a failed readiness probe. It names the failed check; the cause is in
     /// the log.
     pub(in crate::http) fn not_ready(error: Error) -> Self {
+        if matches!(&error, Error::Unavailable(outage) if outage.unknown_entry().is_some()) {
+            return Self::from(error);
+        }
         let check = match &error {
             Error::Unavailable(Outage { operation: OP_CHECK_SCHEMA, .. }) => "schema",
             Error::Unavailable(Outage { operation: OP_FIND_SIGNING_KEY, .. }) => "keys",

@@ -48,7 +48,8 @@ pub(in crate::http) async fn metadata(
     State(app): State<AppState>,
     Extension(cx): Extension<RequestContext>,
 ) -> Response {
-    let issuer = &app.service.settings().issuer;
+    let settings = app.service.settings();
+    let issuer = &settings.issuer;
     let methods = ["private_key_jwt", "client_secret_basic"];
     let algorithms = || JwsAlgorithm::ALL.into_iter().map(JwsAlgorithm::as_str).collect::<Vec<_>>();
     let signing = app.service.signing_algorithms(&cx).into_iter().map(SigningAlgorithm::as_str).collect();

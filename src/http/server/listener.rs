@@ -79,7 +79,7 @@ fn spawn_connection(stream: TcpStream, tls: Option<Tls>, router: Router, gracefu
     tokio::spawn(async move {
         match tls {
             None => serve_connection(stream, router, watcher).await,
-            Some(Tls(acceptor)) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+            Some(tls) => match timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(stream)).await {
                 Ok(Ok(stream)) => serve_connection(stream, router, watcher).await,
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake timed out"),

@@ -5,6 +5,7 @@
 
 mod audit;
 mod change_listener;
+mod configuration;
 mod grants;
 mod keys;
 mod log;
@@ -19,6 +20,7 @@ mod writes;
 
 pub use audit::{AuditFilter, AuditRow, AuditStore};
 pub use change_listener::{ChangeListener, Notification};
+pub use configuration::ConfigurationStore;
 pub use grants::{GrantFilter, GrantStore};
 pub use keys::{KeyStore, StoredKey, StoredKeys, signing_key_aad};
 pub use log::LogStore;
@@ -46,6 +48,7 @@ pub trait Store:
     + TaskStore
     + GrantStore
     + RegistryStore
+    + ConfigurationStore
     + KeyStore
     + AuditStore
     + ReplicaStore
@@ -61,6 +64,7 @@ impl<T> Store for T where
         + TaskStore
         + GrantStore
         + RegistryStore
+        + ConfigurationStore
         + KeyStore
         + AuditStore
         + ReplicaStore

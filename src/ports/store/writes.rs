@@ -7,6 +7,7 @@ use super::{StoredKey, TokenRecord};
 use crate::{
     domain::{
         audit::{Record, WriterId},
+        configuration::AppliedFile,
         grants::{
             Grant,
             break_glass::{BreakGlassGrant, Review},
@@ -16,6 +17,7 @@ use crate::{
         revocation::{LogPosition, NewEntry},
         task::{Requester, Task, Transition},
         time::Timestamp,
+        uri::IssuerUrl,
     },
     ports::Outage,
 };
@@ -109,6 +111,10 @@ pub enum StateChange {
     RemoveTool(ClientId, ToolName),
     /// Removes the records of all tools of a resource.
     ClearTools(ClientId),
+    /// Records the issuer of the store.
+    RecordIssuer(IssuerUrl),
+    /// Records that a configuration file was applied.
+    RecordFile(AppliedFile),
 }
 
 /// A request that may be retried, identified by its `Idempotency-Key`.

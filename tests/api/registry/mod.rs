@@ -1,5 +1,6 @@
 //! Registry over HTTP.
 
+pub(super) mod applied_files;
 pub(super) mod catalogue;
 pub(super) mod file_ownership;
 pub(super) mod hostile_mcp_servers;

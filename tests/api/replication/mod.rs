@@ -7,4 +7,5 @@ pub(super) mod log_rollback;
 pub(super) mod replica_lag;
 pub(super) mod replicas;
 pub(super) mod store_outage;
+pub(super) mod unknown_entries;
 pub(super) mod unlogged_writes;

@@ -54,11 +54,11 @@ impl FeedReplica {
         let (name, seq) = ((text("kind"), text("key")), entry["seq"].as_u64().unwrap());
         // An agent and a tool have two independent entries: the end of tokens, and the suspension.
         match (name.0.as_str(), entry["verb"].as_str().unwrap()) {
-            ("agent" | "tool", "suspend") => {
+            ("agent" | "agents" | "tool", "suspend") => {
                 self.suspended.insert(name);
                 return;
             }
-            ("agent" | "tool", "resume") => {
+            ("agent" | "agents" | "tool", "resume") => {
                 self.suspended.remove(&name);
                 return;
             }
@@ -89,8 +89,8 @@ impl FeedReplica {
             }
             hop = &hop["act"];
         }
-        let is_held_back =
-            agents.iter().any(|agent| self.suspended.contains(&("agent".to_owned(), hashed_key("agent", agent))));
+        let is_held_back = self.suspended.contains(&("agents".to_owned(), String::new()))
+            || agents.iter().any(|agent| self.suspended.contains(&("agent".to_owned(), hashed_key("agent", agent))));
         let (sub, sub_iss) = (text(&claims["sub"]), text(&claims["sub_iss"]));
         let older = agents
             .clone()

@@ -1,6 +1,7 @@
 //! Revocation over HTTP.
 
 pub(super) mod agreement;
+pub(super) mod all_agents;
 pub(super) mod blocking;
 pub(super) mod bulk;
 pub(super) mod feed;

@@ -50,7 +50,7 @@ on_both_stores!(
 type InvalidEntries = BTreeMap<String, BTreeMap<usize, u8>>;
 
 /// Returns the list and the index of a token.
-fn status_index(token: &str) -> (String, usize) {
+pub fn status_index(token: &str) -> (String, usize) {
     let reference = &decode_claims(token)["status"]["status_list"];
     let index = reference["idx"].as_u64().unwrap_or_else(|| panic!("{}", decode_claims(token)));
     assert!(index < LIST_SIZE);

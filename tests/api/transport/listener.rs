@@ -19,6 +19,7 @@ on_both_stores!(
     in_flight_requests_finish_on_shutdown,
     slow_client_is_disconnected,
     tls_serves_http1_and_http2,
+    changed_certificate_is_picked_up,
     operations_listener_serves_only_operations
 );
 
@@ -183,6 +184,45 @@ async fn tls_serves_http1_and_http2(server: Server) {
         let error = Tls::load(chain, key).unwrap_err().to_string();
         assert!(error.contains(&names.display().to_string()), "{error}");
     }
+    serving.abort();
+    server.stop().await;
+}
+
+async fn changed_certificate_is_picked_up(server: Server) {
+    let write = |name: &str, text: String| {
+        let path: PathBuf = server.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let [first, second] = [0, 1].map(|_| generate_simple_self_signed(["localhost".to_owned()]).unwrap());
+    let (chain, key) = (write("chain.pem", first.cert.pem()), write("key.pem", first.signing_key.serialize_pem()));
+    let tls = Tls::load(&chain, &key).unwrap();
+    let (address, serving) = start_listener(&server, Some(tls.clone()), false).await;
+    let connects = async |cert: &CertifiedKey<rcgen::KeyPair>| {
+        let trusting = reqwest::Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(cert.cert.pem().as_bytes()).unwrap()])
+            .no_proxy()
+            .build()
+            .unwrap();
+        trusting.get(format!("https://localhost:{}/healthz", address.port())).send().await.is_ok()
+    };
+    assert!(!tls.reload().unwrap(), "nothing has changed");
+    assert!(connects(&first).await && !connects(&second).await);
+    // One file is replaced before the other: the previous pair stays in use.
+    write("chain.pem", second.cert.pem());
+    tls.reload().unwrap_err();
+    assert!(connects(&first).await);
+    let watching = tokio::spawn(tls.clone().watch());
+    write("key.pem", second.signing_key.serialize_pem());
+    crate::server::wait_until("the new certificate is in use", || connects(&second)).await;
+    assert!(!connects(&first).await);
+    // Broken and missing files leave the certificate in use.
+    write("key.pem", "nothing".into());
+    tls.reload().unwrap_err();
+    std::fs::remove_file(&chain).unwrap();
+    tls.reload().unwrap_err();
+    assert!(connects(&second).await);
+    watching.abort();
     serving.abort();
     server.stop().await;
 }

@@ -22,8 +22,8 @@ pub(super) async fn record_heartbeat(pool: &PgPool, beat: &Heartbeat, is_news: b
     let row = ReplicaRow::new(beat);
     let record =
         query(sql::RECORD_HEARTBEAT).bind(beat.replica.id.0).bind(row.name).bind(row.version).bind(row.started_at);
-    let record =
-        record.bind(row.heartbeat_number).bind(row.applied_seq).bind(row.lease_ms).bind(row.renewed_at).bind(is_news);
+    let record = record.bind(row.heartbeat_number).bind(row.applied_seq).bind(row.lease_ms).bind(row.renewed_at);
+    let record = record.bind(row.file_digest).bind(row.file_generation).bind(row.pending_restart).bind(is_news);
     let done = record.execute(pool).await.map_err(Outage::during("record a heartbeat"))?;
     check_recorded(done.rows_affected())
 }

@@ -29,6 +29,7 @@ use crate::{
     },
     domain::{
         audit::{Head, WriterId},
+        configuration::ConfigurationHistory,
         grants::{
             Grant,
             break_glass::{BreakGlassGrant, ReviewState},
@@ -42,10 +43,10 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, GcStats, GrantFilter, GrantStore, KeyStore,
-        ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, RegistryStore, ReplicaStore,
-        StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord,
-        TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
+        AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, ConfigurationStore, GcStats, GrantFilter,
+        GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest,
+        RegistryStore, ReplicaStore, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor,
+        TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
@@ -298,6 +299,13 @@ impl GrantStore for PostgresStore {
         page: &PageRequest,
     ) -> Result<Page<BreakGlassGrant>, ListError> {
         read::list_break_glass(&self.pool, review, page).await
+    }
+}
+
+#[async_trait]
+impl ConfigurationStore for PostgresStore {
+    async fn load_configuration_history(&self) -> Result<ConfigurationHistory, Outage> {
+        read::load_configuration_history(&self.pool).await
     }
 }
 

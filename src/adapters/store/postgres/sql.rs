@@ -178,9 +178,9 @@ statements! {
     /// a reader that sees a position sees all before it.
     ADVANCE_LOG_HEAD = "UPDATE log_head SET seq = seq + $1 WHERE singleton = 1 RETURNING seq";
     /// Notifies listeners when the transaction commits, and not before.
-    INSERT_LOG = "WITH appended AS (INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after)
-        SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after
-        FROM json_to_recordset($1::json) AS r(seq bigint, verb text, kind text, key text, reason text, actor text, occurred_at bigint, forget_after bigint)
+    INSERT_LOG = "WITH appended AS (INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version)
+        SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version
+        FROM json_to_recordset($1::json) AS r(seq bigint, verb text, kind text, key text, reason text, actor text, occurred_at bigint, forget_after bigint, min_version text)
         RETURNING seq) SELECT pg_notify('errand_log', '') FROM appended LIMIT 1";
     INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev)
         SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
@@ -207,6 +207,9 @@ statements! {
 
     // ---- commit: state changes ----
 
+    RECORD_ISSUER = "INSERT INTO deployment (singleton, issuer) VALUES (1, $1)
+        ON CONFLICT (singleton) DO UPDATE SET issuer = excluded.issuer";
+    RECORD_FILE = "INSERT INTO applied_files (number, digest, generation, actor, occurred_at) VALUES ($1, $2, $3, $4, $5)";
     /// An existing object keeps its registration position.
     PUT_OBJECT = "INSERT INTO objects (kind, id, body, owner, registered_seq) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, owner = excluded.owner";
@@ -243,7 +246,7 @@ statements! {
     // ---- reads ----
 
     LOG_HEAD = "SELECT seq FROM log_head WHERE singleton = 1";
-    LOG_AFTER = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
+    LOG_AFTER = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version FROM revocation_log
         WHERE seq > $1 AND forget_after > $2 ORDER BY seq LIMIT $3";
     /// Finds the hours in which the retention of an entry ends, then the first retained entry after
     /// a position, then the entries in a range from there. Each step uses the index by hour, so it
@@ -255,13 +258,15 @@ statements! {
             FROM hours WHERE hour IS NOT NULL),
         next_entry (position) AS MATERIALIZED (SELECT min((SELECT seq FROM revocation_log
             WHERE forget_after / 3600 = hour AND seq + 0 > $1 AND forget_after > $2 ORDER BY seq + 0 LIMIT 1)) FROM hours)
-        SELECT entry.seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM next_entry CROSS JOIN hours CROSS JOIN LATERAL
-            (SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
+        SELECT entry.seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version FROM next_entry CROSS JOIN hours CROSS JOIN LATERAL
+            (SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version FROM revocation_log
             WHERE forget_after / 3600 = hour AND seq + 0 >= position AND seq + 0 < position + $4 AND forget_after > $2 ORDER BY seq + 0 LIMIT $3) AS entry
         ORDER BY entry.seq LIMIT $3";
-    REVOCATIONS = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after FROM revocation_log
-        WHERE seq < $1 AND kind NOT IN ('registry', 'keys') ORDER BY seq DESC LIMIT $2";
+    REVOCATIONS = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version FROM revocation_log
+        WHERE seq < $1 AND kind NOT IN ('registry', 'keys', 'configuration') ORDER BY seq DESC LIMIT $2";
     VERSIONS = "SELECT name, version FROM versions";
+    ISSUER = "SELECT issuer FROM deployment";
+    APPLIED_FILES = "SELECT number, digest, generation, actor, occurred_at FROM applied_files ORDER BY number";
     OBJECTS = "SELECT kind, id, body, owner, registered_seq FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
     /// Only the digests, because the definitions may be long.
@@ -356,12 +361,15 @@ statements! {
     // ---- replicas ----
 
     /// Skips a heartbeat that arrives after a later one, and then returns no row.
-    RECORD_HEARTBEAT = "WITH recorded AS (INSERT INTO replicas (id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    RECORD_HEARTBEAT = "WITH recorded AS (INSERT INTO replicas (id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at, file_digest,
+            file_generation, pending_restart)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
         ON CONFLICT (id) DO UPDATE SET heartbeat_number = excluded.heartbeat_number, applied_seq = excluded.applied_seq, lease_ms = excluded.lease_ms,
-            renewed_at = excluded.renewed_at WHERE replicas.heartbeat_number < excluded.heartbeat_number RETURNING id)
-        SELECT CASE WHEN $9::bool THEN pg_notify('errand_acks', '')::text END FROM recorded";
-    REPLICAS = "SELECT id::text AS id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at FROM replicas
+            renewed_at = excluded.renewed_at, file_digest = excluded.file_digest, file_generation = excluded.file_generation,
+            pending_restart = excluded.pending_restart WHERE replicas.heartbeat_number < excluded.heartbeat_number RETURNING id)
+        SELECT CASE WHEN $12::bool THEN pg_notify('errand_acks', '')::text END FROM recorded";
+    REPLICAS = "SELECT id::text AS id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at, file_digest, file_generation,
+        pending_restart FROM replicas
         ORDER BY started_at, replicas.id";
     DEREGISTER_REPLICA = "DELETE FROM replicas WHERE id = $1 AND heartbeat_number <= $2";
 

@@ -7,7 +7,7 @@ use super::{RowContext, to_i64};
 use crate::{
     domain::{
         audit::{self, Head, Record, SearchColumns, WriterId},
-        revocation::{LogAction, LogEntry, LogPosition, NewEntry, Target},
+        revocation::{LogAction, LogEntry, LogPosition, NewEntry, Target, check_known},
         task::Task,
     },
     ports::{AuditRow, Outage},
@@ -24,6 +24,7 @@ pub(crate) struct LogRow {
     actor: String,
     occurred_at: i64,
     forget_after: i64,
+    min_version: String,
 }
 
 impl LogRow {
@@ -37,11 +38,14 @@ impl LogRow {
             actor: entry.by.clone(),
             occurred_at: entry.at.unix(),
             forget_after: entry.forget_after.unix(),
+            min_version: entry.min_version().to_string(),
         }
     }
 
     pub(crate) fn read(self) -> Result<LogEntry, Outage> {
         let context = RowContext { table: "revocation_log", row: &self.seq };
+        check_known(context.parse_u64("seq", self.seq)?, &self.kind, &self.verb, &self.min_version)
+            .map_err(Outage::during("read the revocation log"))?;
         let target = Target::parse(&self.kind, &self.key).ok_or_else(|| context.corrupt("key"))?;
         let entry = NewEntry {
             verb: LogAction::parse(&self.verb, &target).ok_or_else(|| context.corrupt("verb"))?,

@@ -1,6 +1,7 @@
 //! Row types, between the domain and both databases. Rows are written as JSON text, many at a time,
 //! and read back as columns; the fields have the names of the columns.
 
+mod configuration;
 mod log;
 mod registry;
 mod replicas;
@@ -19,6 +20,7 @@ use crate::{
     ports::Outage,
 };
 
+pub(crate) use configuration::AppliedFileRow;
 pub(crate) use log::{AuditHeadRow, AuditRecordRow, LogRow, party_keys};
 pub(crate) use registry::{BlockRow, BreakGlassRow, GrantRow, KeyRow, ObjectRow, SecretRow, VersionRow};
 pub(crate) use replicas::{ReplicaRow, check_recorded};

@@ -7,6 +7,7 @@ use sqlx::FromRow;
 use super::{RowContext, to_i64};
 use crate::{
     domain::{
+        configuration::FileVersion,
         replication::{Heartbeat, Replica, ReplicaId},
         revocation::LogPosition,
     },
@@ -24,6 +25,9 @@ pub(crate) struct ReplicaRow {
     pub(crate) applied_seq: i64,
     pub(crate) lease_ms: i64,
     pub(crate) renewed_at: i64,
+    pub(crate) file_digest: Option<String>,
+    pub(crate) file_generation: Option<i64>,
+    pub(crate) pending_restart: String,
 }
 
 /// Checks that a heartbeat was recorded. A heartbeat that was skipped gives no lease, because no
@@ -47,11 +51,15 @@ impl ReplicaRow {
             applied_seq: to_i64(beat.applied.number()),
             lease_ms: i64::try_from(beat.lease.as_millis()).unwrap_or(i64::MAX),
             renewed_at: beat.at.unix(),
+            file_digest: beat.replica.file.as_ref().map(|file| file.digest.clone()),
+            file_generation: beat.replica.file.as_ref().and_then(|file| file.generation).map(to_i64),
+            pending_restart: serde_json::json!(beat.replica.pending_restart).to_string(),
         }
     }
 
     pub(crate) fn read(self) -> Result<Heartbeat, Outage> {
         let context = RowContext { table: "replicas", row: &self.id };
+        let generation = self.file_generation.map(|number| context.parse_u64("file_generation", number)).transpose()?;
         Ok(Heartbeat {
             number: context.parse_u64("heartbeat_number", self.heartbeat_number)?,
             applied: LogPosition::new(context.parse_u64("applied_seq", self.applied_seq)?),
@@ -62,6 +70,8 @@ impl ReplicaRow {
                 started_at: context.parse_time("started_at", self.started_at)?,
                 name: self.name,
                 version: self.version,
+                file: self.file_digest.map(|digest| FileVersion { digest, generation }),
+                pending_restart: context.parse_json("pending_restart", &self.pending_restart)?,
             },
         })
     }

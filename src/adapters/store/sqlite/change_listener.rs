@@ -23,6 +23,7 @@ pub(super) async fn record_heartbeat(pool: &SqlitePool, beat: &Heartbeat) -> Res
     let row = ReplicaRow::new(beat);
     let record = query(sql::RECORD_HEARTBEAT).bind(row.id).bind(row.name).bind(row.version).bind(row.started_at);
     let record = record.bind(row.heartbeat_number).bind(row.applied_seq).bind(row.lease_ms).bind(row.renewed_at);
+    let record = record.bind(row.file_digest).bind(row.file_generation).bind(row.pending_restart);
     let done = record.execute(pool).await.map_err(Outage::during("record a heartbeat"))?;
     check_recorded(done.rows_affected())
 }

@@ -8,8 +8,8 @@ use crate::{
     adapters::store::{
         batch::{BatchPlan, GuardQuery, GuardState, TxEnd, is_data_error},
         rows::{
-            AuditHeadRow, AuditRecordRow, BlockRow, GrantRow, IdempotencyRow, KeyRow, ObjectRow, ToolRow, VersionRow,
-            to_i64, to_json, transition_json,
+            AppliedFileRow, AuditHeadRow, AuditRecordRow, BlockRow, GrantRow, IdempotencyRow, KeyRow, ObjectRow,
+            ToolRow, VersionRow, to_i64, to_json, transition_json,
         },
     },
     domain::{
@@ -223,6 +223,12 @@ async fn apply_change(tx: &mut SqliteConnection, change: &StateChange, head: Log
         }
         StateChange::Unblock(subject) => {
             query(sql::REMOVE_BLOCK).bind(subject.kind()).bind(subject.id()).execute(tx).await
+        }
+        StateChange::RecordIssuer(issuer) => query(sql::RECORD_ISSUER).bind(issuer.as_str()).execute(tx).await,
+        StateChange::RecordFile(file) => {
+            let row = AppliedFileRow::new(file);
+            let record = query(sql::RECORD_FILE).bind(row.number).bind(row.digest).bind(row.generation);
+            record.bind(row.actor).bind(row.occurred_at).execute(tx).await
         }
         StateChange::TransitionTask(id, transition) => {
             let json = transition_json(transition)?;

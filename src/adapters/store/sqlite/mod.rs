@@ -32,6 +32,7 @@ use crate::{
     },
     domain::{
         audit::{Head, WriterId},
+        configuration::ConfigurationHistory,
         grants::{
             Grant,
             break_glass::{BreakGlassGrant, ReviewState},
@@ -45,10 +46,10 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, GcStats, GrantFilter, GrantStore, KeyStore,
-        ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, RegistryStore, ReplicaStore,
-        StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord,
-        TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
+        AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, ConfigurationStore, GcStats, GrantFilter,
+        GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest,
+        RegistryStore, ReplicaStore, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor,
+        TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
@@ -264,6 +265,13 @@ impl GrantStore for SqliteStore {
         page: &PageRequest,
     ) -> Result<Page<BreakGlassGrant>, ListError> {
         read::list_break_glass(&self.readers, review, page).await
+    }
+}
+
+#[async_trait]
+impl ConfigurationStore for SqliteStore {
+    async fn load_configuration_history(&self) -> Result<ConfigurationHistory, Outage> {
+        read::load_configuration_history(&self.readers).await
     }
 }
 

@@ -10,13 +10,15 @@ use crate::{
         cursor,
         log_scan::{LogScan, read_entries},
         rows::{
-            AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, GrantRow, IdempotencyRow, KeyRow, KnownToolRow,
-            LogRow, ObjectRow, SecretRow, TaskRow, TokenRow, ToolRow, VersionRow, digest_of, party_keys, to_i64,
+            AppliedFileRow, AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, GrantRow, IdempotencyRow, KeyRow,
+            KnownToolRow, LogRow, ObjectRow, SecretRow, TaskRow, TokenRow, ToolRow, VersionRow, digest_of, party_keys,
+            to_i64,
         },
         schema::AppliedMigration,
     },
     domain::{
         audit::{self, Head, WriterId},
+        configuration::ConfigurationHistory,
         grants::{
             Grant,
             break_glass::{BreakGlassGrant, ReviewState},
@@ -92,6 +94,15 @@ pub(super) async fn load_registry(pool: &SqlitePool) -> Result<StoredRegistry, O
         known_tools: KnownToolRow::read_all(tools)?,
         blocks: blocks.into_iter().map(BlockRow::read).collect::<Result<_, _>>()?,
     })
+}
+
+pub(super) async fn load_configuration_history(pool: &SqlitePool) -> Result<ConfigurationHistory, Outage> {
+    let operation = "read the configuration history";
+    let issuer = query_scalar(sql::ISSUER).fetch_optional(pool).await.map_err(Outage::during(operation))?;
+    let rows: Vec<AppliedFileRow> =
+        query_as(sql::APPLIED_FILES).fetch_all(pool).await.map_err(Outage::during(operation))?;
+    let applied = rows.into_iter().map(AppliedFileRow::read).collect::<Result<_, _>>()?;
+    Ok(ConfigurationHistory { issuer, applied })
 }
 
 pub(super) async fn list_tools(pool: &SqlitePool, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
