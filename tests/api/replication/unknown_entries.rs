@@ -1,6 +1,10 @@
 //! Entries of the revocation log that only a newer version knows, as an old replica meets them
 //! during an upgrade.
 
+use errand::{
+    bootstrap::{Application, MigrationPolicy},
+    config::Config,
+};
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
@@ -10,7 +14,7 @@ on_both_stores!(
     unknown_kind_stops_the_replica,
     unknown_verb_stops_the_replica,
     newer_meaning_of_a_known_entry_stops_the_replica,
-    replica_that_starts_behind_an_unknown_entry_answers_503,
+    start_behind_an_unknown_entry_names_the_version,
 );
 
 const NEEDED: &str = "999.1.0";
@@ -122,13 +126,12 @@ async fn check_stop_and_recovery(server: Server, kind: &str, verb: &str, min_ver
     server.stop().await;
 }
 
-async fn replica_that_starts_behind_an_unknown_entry_answers_503(server: Server) {
-    let (token, api_token) = (server.task_token().await, server.api_token("ops", "errand:admin").await);
-    let (uri, _) = crate::revocation::status_lists::status_index(&token);
-    let status_list = uri.strip_prefix(&server.issuer).unwrap().to_owned();
+async fn start_behind_an_unknown_entry_names_the_version(server: Server) {
     append_foreign_entry(&server, "session", "revoke", NEEDED).await;
-    let other = server.replica().await;
-    check_unavailable(&other, &token, &api_token, &status_list).await;
-    other.stop().await;
+    let config = Config::load(&server.config_file(), &|_| None).unwrap();
+    let application = Application::build(&config, MigrationPolicy::Always).await.unwrap();
+    let error = application.initialize(&config).await.unwrap_err().to_string();
+    assert!(error.contains(NEEDED) && error.contains("upgrade this replica"), "{error}");
+    application.service.shutdown().await;
     server.stop().await;
 }
