@@ -18,8 +18,8 @@ use crate::{
         system::{DedicatedThreads, OsEntropy, SystemClock, host_name},
     },
     app::{
-        ApplyError, ApplyOptions, Declaration, Error, FileComparison, LeaseSettings, Ports, ReloadableLimits,
-        RequestContext, Service, Settings, SubscriberLimits,
+        ApplyError, ApplyOptions, CommitQueueLimits, Declaration, Error, FileComparison, LeaseSettings, Ports,
+        ReloadableLimits, RequestContext, Service, Settings, SubscriberLimits,
     },
     config::Config,
     domain::{id::ClientId, keys::RotationReason, secret::Secret},
@@ -115,13 +115,19 @@ impl Application {
             tasks: config.tasks,
             break_glass: config.break_glass,
             introspection_audit: config.audit.introspections,
-            write_queue: usize::try_from(config.requests.queue).unwrap_or(usize::MAX >> 4),
+            commit_queue: CommitQueueLimits {
+                standard: queue_size(config.requests.write_queue),
+                reserved: queue_size(config.requests.reserved_write_queue),
+                audit: queue_size(config.requests.audit_queue),
+                max_batch: queue_size(config.store.max_batch),
+            },
+            admission: config.limits,
+            quotas: config.quotas,
             lease: LeaseSettings {
                 replica_name: config.replicas.name.clone().unwrap_or_else(host_name),
                 duration: Duration::from_millis(u64::from(config.replicas.lease_ms)),
                 heartbeat_interval: Duration::from_millis(u64::from(config.replicas.heartbeat_ms)),
             },
-            write_batch: usize::try_from(config.store.max_batch).unwrap_or(usize::MAX >> 4),
             memory: config.memory,
             status_list: config.status_list,
             subscribers: SubscriberLimits {
@@ -185,6 +191,8 @@ impl Application {
             tokens: config.tokens,
             tasks: config.tasks,
             break_glass: config.break_glass,
+            admission: config.limits,
+            quotas: config.quotas,
             consent_uri: config.consent_uri.as_ref().map(ToString::to_string),
             introspection_audit: config.audit.introspections,
             references_status_lists: config.status_list.enabled,
@@ -263,6 +271,10 @@ impl Drop for BackgroundTasks {
 /// Returns what a configuration declares for all replicas.
 fn declaration(config: &Config) -> Declaration<'_> {
     Declaration { objects: &config.objects, secrets: &config.secrets, generation: config.generation }
+}
+
+fn queue_size(configured: u32) -> usize {
+    usize::try_from(configured).unwrap_or(usize::MAX >> 4)
 }
 
 fn system_context(service: &Service) -> Option<RequestContext> {

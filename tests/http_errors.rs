@@ -14,7 +14,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use errand::{
     adapters::system::DedicatedThreads,
-    app::{LeaseSettings, Ports, RequestContext, Service, Settings, SubscriberLimits},
+    app::{CommitQueueLimits, LeaseSettings, Ports, RequestContext, Service, Settings, SubscriberLimits},
     domain::{
         audit::{Head, IntrospectionAuditMode, WriterId},
         configuration::ConfigurationHistory,
@@ -28,11 +28,12 @@ use errand::{
             jws::{CompactJws, UnverifiedJws},
         },
         keys::{KeySchedule, RotationSettings},
+        quota::QuotaKey,
         registry::{client::Resource, issuer::TrustedIssuer, tool::ToolRecord},
         replication::{Heartbeat, ReplicaId},
         revocation::{LogEntry, LogPosition},
         secret::Pepper,
-        settings::{MemoryLimits, TaskLimits, TokenLimits},
+        settings::{AdmissionLimits, MemoryLimits, Quotas, TaskLimits, TokenLimits},
         status_list::{Shard, StatusListSettings},
         task::{Requester, Task},
         time::Timestamp,
@@ -41,9 +42,10 @@ use errand::{
     ports::{
         AuditFilter, AuditRow, AuditStore, ChangeListener, Clock, CommitError, ConfigurationStore, Entropy,
         FetchCaller, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, McpServers,
-        Outage, Page, PageRequest, RegistryStore, ReplicaStore, SignatureError, Signer, StatusListStore, StoredKey,
-        StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
-        TokenStore, ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
+        Outage, Page, PageRequest, QuotaStore, RegistryStore, ReplicaStore, SignatureError, Signer, StatusListStore,
+        StoredKey, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord,
+        TokenSelector, TokenStore, ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet,
+        WriteStore,
     },
 };
 use http_body_util::BodyExt;
@@ -314,13 +316,14 @@ fn service(behavior: StoreBehavior) -> Service {
         tasks: TaskLimits::default(),
         break_glass: BreakGlassLimits::default(),
         introspection_audit: IntrospectionAuditMode::Off,
-        write_queue: 16,
+        commit_queue: CommitQueueLimits { standard: 16, reserved: 16, audit: 16, max_batch: 16 },
+        admission: AdmissionLimits::default(),
+        quotas: Quotas::default(),
         lease: LeaseSettings {
             replica_name: "http".into(),
             duration: Duration::from_secs(2),
             heartbeat_interval: Duration::from_millis(500),
         },
-        write_batch: 16,
         memory: MemoryLimits::default(),
         subscribers: SubscriberLimits { total: 2, per_client: 2 },
         status_list: StatusListSettings::default(),
@@ -527,6 +530,13 @@ impl TaskStore for StoreBehavior {
 
     async fn list_tasks_of_revoked_parties(&self, _: Timestamp, _: u32) -> Result<Vec<Task>, Outage> {
         self.get(Vec::new()).await
+    }
+}
+
+#[async_trait::async_trait]
+impl QuotaStore for StoreBehavior {
+    async fn count_usage(&self, _: &QuotaKey, _: Timestamp, _: u32) -> Result<u32, Outage> {
+        Ok(0)
     }
 }
 

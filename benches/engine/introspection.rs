@@ -16,6 +16,7 @@ use errand::{
     domain::{decode_base64url, secret::Secret, token::TaskTokenClaims},
     http::{AppState, HttpSettings, router},
 };
+use futures_util::FutureExt;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::Value;
 use tower::ServiceExt;
@@ -71,7 +72,8 @@ async fn introspect_in_process<'a>(service: &'a Service, tokens: &'a [String], s
     let mut next = 0;
     let mut ask = move || {
         next += 1;
-        let result = service.introspect(&caller, &tokens[next % tokens.len()], &cx).unwrap();
+        // A token without break-glass is introspected without waiting for anything.
+        let result = service.introspect(&caller, &tokens[next % tokens.len()], &cx).now_or_never().unwrap().unwrap();
         let Introspection::Active(active) = result else { unreachable!("every token is active") };
         black_box(active.encoded(encode_response).unwrap());
     };

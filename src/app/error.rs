@@ -5,10 +5,12 @@ use thiserror::Error;
 
 use crate::{
     domain::{
+        admission::Throttled,
         authority::{Authority, DetailsError},
         exchange::Denial,
         grants::break_glass::ReviewError,
         jose::jws::JwsError,
+        quota::QuotaExceeded,
         registry::{BlockError, tool::AcceptanceError},
         revocation::SuspensionCause,
         scope::ScopeError,
@@ -39,6 +41,12 @@ pub enum Error {
     /// The current state does not allow the change.
     #[error(transparent)]
     Conflict(#[from] ConflictError),
+    /// The caller sends too many requests.
+    #[error(transparent)]
+    Throttled(#[from] Throttled),
+    /// A quota is used up.
+    #[error(transparent)]
+    QuotaExceeded(#[from] QuotaExceeded),
     /// The tools of an MCP server could not be listed.
     #[error(transparent)]
     ToolListing(#[from] ToolListingError),

@@ -117,7 +117,7 @@ impl Service {
         match completion.await? {
             Completion::Done(created, _) => Ok(created),
             Completion::Replayed(replay) => Ok(replay.response),
-            Completion::Refused(conflict) => Err(self.record_refusal(record, conflict)),
+            Completion::Refused(conflict) => Err(self.record_refusal(record, conflict).await),
         }
     }
 

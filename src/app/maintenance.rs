@@ -15,7 +15,7 @@ impl Service {
         self.rotate_keys("age", RotationReason::Age, cx).await?;
         self.inner.follower.evict_expired();
         self.inner.peers.reap_dead_replicas().await?;
-        for record in self.inner.auth_failures.drain(cx.now, false) {
+        for record in self.inner.refusals.drain(cx.now, false) {
             self.inner.writer.enqueue_audit(record);
         }
         self.inner.token_cache.evict_expired(cx.now);

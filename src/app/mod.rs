@@ -1,5 +1,6 @@
 //! The use cases: each gathers facts through ports, lets the domain decide, and acts through ports.
 
+mod admission;
 mod audit;
 mod auth;
 mod commit;
@@ -17,6 +18,7 @@ mod readiness;
 mod registry;
 mod replication;
 mod revocation;
+mod sampling;
 mod shared_outage;
 mod status_list;
 mod tasks;
@@ -26,10 +28,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use parking_lot::RwLock;
 use tokio::time::timeout;
 
+pub use admission::Admitted;
 pub use audit::{AuditReport, ExportedRecord};
 pub use auth::api_token::{ApiCaller, ApiToken};
 pub use auth::client::{AuthenticatedClient, Credentials, UnredeemedClient};
 pub use auth::requester::{Caller, RequesterCaller};
+pub use commit::queue::CommitQueueLimits;
 pub use error::{AuthError, ConflictError, ConsentRequired, Error, LogicError, RequestError, TokenError};
 pub use exchange::ExchangedToken;
 pub use exchange::request::{ExchangeRequest, PresentedTokenType, RequestedTokenType};
@@ -62,7 +66,7 @@ use crate::{
         keys::RotationSettings,
         replication::ReplicaId,
         secret::Pepper,
-        settings::{MemoryLimits, TaskLimits, TokenLimits},
+        settings::{AdmissionLimits, MemoryLimits, Quotas, TaskLimits, TokenLimits},
         status_list::StatusListSettings,
         time::Timestamp,
         uri::IssuerUrl,
@@ -70,10 +74,7 @@ use crate::{
     ports::{Clock, Entropy, ErrorChain, McpServers, Signer, Store, ThreadSpawner, TrustedKeys},
 };
 
-use commit::{
-    queue::{CommitQueue, CommitQueueLimits},
-    timeout::with_store_timeout,
-};
+use commit::{queue::CommitQueue, timeout::with_store_timeout};
 use replication::{
     follower::{Follower, FollowerPorts},
     lease::Lease,
@@ -110,12 +111,14 @@ pub struct Settings {
     pub break_glass: BreakGlassLimits,
     /// Which introspections are recorded in the audit trail.
     pub introspection_audit: IntrospectionAuditMode,
-    /// The number of writes that may be queued before further ones are rejected.
-    pub write_queue: usize,
+    /// The sizes of the queues in front of the store.
+    pub commit_queue: CommitQueueLimits,
+    /// The rates and the numbers of concurrent requests that each caller may have.
+    pub admission: AdmissionLimits,
+    /// How much of the store each party may use.
+    pub quotas: Quotas,
     /// The lease of this replica.
     pub lease: LeaseSettings,
-    /// The largest number of writes in one commit.
-    pub write_batch: usize,
     /// The sizes of caches.
     pub memory: MemoryLimits,
     /// The number of subscribers of the revocation feed.
@@ -141,6 +144,10 @@ pub struct ReloadableLimits {
     pub tasks: TaskLimits,
     /// Lifetimes of break-glass grants.
     pub break_glass: BreakGlassLimits,
+    /// The rates and the numbers of concurrent requests that each caller may have.
+    pub admission: AdmissionLimits,
+    /// How much of the store each party may use.
+    pub quotas: Quotas,
     /// The page at which requesters consent to what agents need.
     pub consent_uri: Option<String>,
     /// Which introspections are recorded in the audit trail.
@@ -200,7 +207,9 @@ struct ServiceInner {
     writer: PropagatingWriter,
     key_rotation: keys::KeyRotation,
     recently_audited: introspection::RecentlyAudited,
-    auth_failures: auth::failures::AuthFailureLog,
+    refusals: sampling::RefusalSampler,
+    admission: admission::Admission,
+    quota_usage: exchange::quotas::QuotaUsage,
     token_cache: introspection::cache::VerifiedTokenCache,
     feed: feed::Feed,
     index_allocator: Arc<IndexAllocator>,
@@ -241,7 +250,11 @@ impl Service {
             store(),
             clock(),
             WriterId(ports.entropy.new_uuid()),
-            CommitQueueLimits { capacity: settings.write_queue, max_batch: settings.write_batch },
+            settings.commit_queue,
+            {
+                let follower = Arc::clone(&follower);
+                Box::new(move |write| write.token.as_ref().is_some_and(|token| follower.is_party_disabled(token)))
+            },
         );
         let writer =
             PropagatingWriter::new(queue, Arc::clone(&follower), Arc::clone(&peers), Arc::clone(&renewal), clock());
@@ -264,7 +277,9 @@ impl Service {
         let inner = ServiceInner {
             key_rotation: keys::KeyRotation::new(store(), signer(), settings.rotation, settings.algorithm),
             recently_audited: introspection::RecentlyAudited::default(),
-            auth_failures: auth::failures::AuthFailureLog::default(),
+            refusals: sampling::RefusalSampler::default(),
+            admission: admission::Admission::new(clock()),
+            quota_usage: exchange::quotas::QuotaUsage::default(),
             token_cache: introspection::cache::VerifiedTokenCache::new(settings.memory),
             feed: feed::Feed::new(feed_ports, settings.subscribers),
             index_allocator: IndexAllocator::new(store(), entropy(), clock()),
@@ -288,13 +303,30 @@ impl Service {
     /// Replaces the limits that requests read from the settings. Requests in progress keep the
     /// previous ones.
     pub fn replace_limits(&self, limits: ReloadableLimits) {
-        let ReloadableLimits { tokens, tasks, break_glass, consent_uri, introspection_audit, references_status_lists } =
-            limits;
+        let ReloadableLimits {
+            tokens,
+            tasks,
+            break_glass,
+            admission,
+            quotas,
+            consent_uri,
+            introspection_audit,
+            references_status_lists,
+        } = limits;
         let mut settings = self.inner.settings.write();
         let status_list = StatusListSettings { enabled: references_status_lists, ..settings.status_list };
         let current = Settings::clone(&settings);
-        *settings =
-            Arc::new(Settings { consent_uri, tokens, tasks, break_glass, introspection_audit, status_list, ..current });
+        *settings = Arc::new(Settings {
+            consent_uri,
+            tokens,
+            tasks,
+            break_glass,
+            introspection_audit,
+            admission,
+            quotas,
+            status_list,
+            ..current
+        });
     }
 
     /// Returns the clock, with which the HTTP layer stamps and measures requests.
@@ -332,7 +364,7 @@ impl Service {
     /// If the store does not respond, it gives up after a time limit. Called once, after the last
     /// request.
     pub async fn shutdown(&self) {
-        for record in self.inner.auth_failures.drain(self.inner.ports.clock.now(), true) {
+        for record in self.inner.refusals.drain(self.inner.ports.clock.now(), true) {
             self.inner.writer.enqueue_audit(record);
         }
         if timeout(SHUTDOWN_FLUSH_TIMEOUT, self.inner.writer.flush()).await.is_err() {

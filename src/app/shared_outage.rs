@@ -9,7 +9,7 @@ use crate::ports::Outage;
 /// [`Outage`] is not `Clone`, because its cause is not. Wrapping the shared value in a second
 /// `Outage` would add a level to the chain that repeats the first.
 pub(in crate::app) fn unshare(shared: Arc<Outage>) -> Outage {
-    // Callers recognise this cause by its type.
+    // Callers recognize this cause by its type.
     if let Some(unknown) = shared.unknown_entry() {
         return Outage { operation: shared.operation, source: Box::new(unknown.clone()) };
     }

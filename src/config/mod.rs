@@ -24,7 +24,7 @@ use crate::domain::{
     id::ClientId,
     registry::RegistryObject,
     secret::Secret,
-    settings::{MemoryLimits, TaskLimits, TokenLimits},
+    settings::{AdmissionLimits, MemoryLimits, Quotas, TaskLimits, TokenLimits},
     status_list::StatusListSettings,
     uri::IssuerUrl,
 };
@@ -81,6 +81,10 @@ pub struct Config {
     pub log: Log,
     /// Request limits.
     pub requests: Requests,
+    /// Limits of each caller.
+    pub limits: AdmissionLimits,
+    /// Quotas in the store.
+    pub quotas: Quotas,
     /// Lease and heartbeat of this replica.
     pub replicas: Replicas,
     /// Limits of in-memory caches.
@@ -156,6 +160,8 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
     let audit = sections::audit::read_audit(&mut root);
     let log = sections::log::read_log(&mut root);
     let requests = sections::requests::read_requests(&mut root);
+    let limits = sections::limits::read_limits(&mut root);
+    let quotas = sections::limits::read_quotas(&mut root);
     let replicas = sections::replicas::read_replicas(&mut root, requests);
     let memory = sections::memory::read_memory(&mut root);
     let status_list = sections::status_list::read_status_list(&mut root);
@@ -177,6 +183,8 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
         audit,
         log,
         requests,
+        limits,
+        quotas,
         replicas,
         memory,
         status_list,

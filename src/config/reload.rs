@@ -24,6 +24,8 @@ pub fn keys_that_need_restart(running: &Config, read: &Config) -> Vec<&'static s
         audit: _,
         log,
         requests,
+        limits: _,
+        quotas: _,
         replicas,
         memory,
         status_list,

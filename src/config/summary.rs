@@ -114,7 +114,7 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
     ));
     text.push(format_line(
         "requests",
-        format_args!("timeout {} s, at most {} queued writes", requests.timeout_seconds, requests.queue),
+        format_args!("timeout {} s, at most {} queued writes", requests.timeout_seconds, requests.write_queue),
     ));
     let MemoryLimits { verified_tokens, verified_megabytes } = config.memory;
     text.push(format_line(

@@ -1,6 +1,7 @@
 //! Domain rules as pure functions over plain data: no `await`, I/O, clock, randomness, logging or
 //! panics.
 
+pub mod admission;
 pub mod audit;
 pub mod configuration;
 pub mod exchange;
@@ -12,6 +13,7 @@ pub mod settings;
 pub mod id;
 pub mod keys;
 pub mod printable;
+pub mod quota;
 pub mod registry;
 pub mod requester;
 pub mod revocation;

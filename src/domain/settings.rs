@@ -1,5 +1,7 @@
 //! Limits that an operator configures, with their defaults, and fixed caps.
 
+use std::num::NonZeroU32;
+
 use serde::Deserialize;
 
 use crate::domain::time::Lifetime;
@@ -80,6 +82,75 @@ impl MemoryLimits {
 impl Default for MemoryLimits {
     fn default() -> Self {
         Self { verified_tokens: 32_768, verified_megabytes: 128 }
+    }
+}
+
+/// What one caller may ask of one replica: a rate with a burst, and a number of requests at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RateLimit {
+    /// The sustained number of requests per second.
+    pub per_second: NonZeroU32,
+    /// The number of requests that may come at once after a pause.
+    pub burst: NonZeroU32,
+    /// The number of requests that may be in progress at a time.
+    pub in_flight: NonZeroU32,
+}
+
+impl RateLimit {
+    /// Returns a limit. Zero means one: a limit locks no caller out.
+    #[must_use]
+    pub const fn new(per_second: u32, burst: u32, in_flight: u32) -> Self {
+        const fn at_least_one(number: u32) -> NonZeroU32 {
+            match NonZeroU32::new(number) {
+                Some(number) => number,
+                None => NonZeroU32::MIN,
+            }
+        }
+        Self { per_second: at_least_one(per_second), burst: at_least_one(burst), in_flight: at_least_one(in_flight) }
+    }
+}
+
+/// `[limits]`: the limits of each caller, by the family of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdmissionLimits {
+    /// The token and revocation endpoints, for each client.
+    pub exchange: RateLimit,
+    /// The introspection endpoint, for each resource.
+    pub introspection: RateLimit,
+    /// The task API and the revocation feed, for each client.
+    pub tasks: RateLimit,
+    /// The task and grant API, for each requester.
+    pub requester: RateLimit,
+    /// The admin API, for each admin client.
+    pub admin: RateLimit,
+}
+
+impl Default for AdmissionLimits {
+    fn default() -> Self {
+        Self {
+            exchange: RateLimit::new(100, 500, 64),
+            introspection: RateLimit::new(5_000, 10_000, 256),
+            tasks: RateLimit::new(100, 500, 64),
+            requester: RateLimit::new(20, 100, 16),
+            admin: RateLimit::new(200, 1_000, 64),
+        }
+    }
+}
+
+/// `[quotas]`: how much of the store one party may use, over all replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    /// The open tasks that an agent opened.
+    pub open_tasks_per_agent: u32,
+    /// The open tasks of a requester.
+    pub open_tasks_per_requester: u32,
+    /// The tokens of a task that have not expired.
+    pub live_tokens_per_task: u32,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { open_tasks_per_agent: 10_000, open_tasks_per_requester: 1_000, live_tokens_per_task: 1_000 }
     }
 }
 

@@ -318,7 +318,7 @@ async fn serve_reloads_on_hangup_and_on_command(server: Server) {
     edit("id = \"stranger\"", "id = \"visitor\"");
     edit(
         "[store]",
-        "[tokens]\nlifetime = 17\n\n[log]\nlevel = \"info,errand=debug\"\n\n[requests]\nqueue = 99\n\n[store]",
+        "[tokens]\nlifetime = 17\n\n[log]\nlevel = \"info,errand=debug\"\n\n[requests]\nwrite_queue = 99\n\n[store]",
     );
     send_signal(&child, "HUP");
     wait_until("the reload is logged", || async { logged("take effect after a restart only") }).await;

@@ -242,6 +242,14 @@ impl<'a> Analysis<'a> {
         duplicates.map(|(assertion, _)| Violation::UsedTwice { assertion: (*assertion).to_owned() })
     }
 
+    /// Returns whether a party to the task was revoked, which ends the tasks opened before. Whether
+    /// its tokens have ended is checked at every introspection.
+    fn may_have_ended_with_party(&self, task: &OpenedTask<'_>) -> bool {
+        self.log.contains(&("revoke", "requester", task.requester))
+            || task.agents.iter().any(|agent| self.log.contains(&("revoke", "agent", agent)))
+            || self.log.iter().any(|(verb, kind, _)| (*verb, *kind) == ("revoke", "issuer"))
+    }
+
     /// Checks that the log has an acknowledged change: at its position, if the answer named one.
     fn check_entry(&self, call: &Call, change: &Change, stored: &StoredState) -> Option<Violation> {
         let Change { verb, target, result, seq, .. } = change;
@@ -270,15 +278,20 @@ impl<'a> Analysis<'a> {
                         Action::Resume | Action::Block | Action::Unblock => true,
                     }
                 };
-                // A task that is based on a grant ends with the grant, and a task past its deadline
-                // has expired. Neither needs an entry of its own.
-                let is_required =
-                    |task: &&OpenedTask<'_>| task.is_in(selection) && !task.has_grant && call.end < task.valid_until;
+                // A task that is based on a grant ends with the grant, a task ends with its parties, and
+                // a task past its deadline has expired. None needs an entry of its own.
+                let is_required = |task: &&OpenedTask<'_>| {
+                    let may_have_ended = task.has_grant || self.may_have_ended_with_party(task);
+                    task.is_in(selection) && !may_have_ended && call.end < task.valid_until
+                };
                 seq.is_none_or(is_task_entry) && self.tasks.iter().filter(is_required).all(is_logged)
             }
-            // The task may have ended with its grant.
+            // The task may have ended with its grant or with a party.
             (ChangeResult::Already, Target::Task(id))
-                if self.tasks.iter().any(|task| task.id == id && task.has_grant) =>
+                if self
+                    .tasks
+                    .iter()
+                    .any(|task| task.id == id && (task.has_grant || self.may_have_ended_with_party(task))) =>
             {
                 true
             }

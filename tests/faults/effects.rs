@@ -35,8 +35,8 @@ impl Effect {
 #[derive(Debug)]
 pub struct OpenedTask<'a> {
     pub id: &'a str,
-    requester: &'a str,
-    agents: &'a BTreeSet<String>,
+    pub requester: &'a str,
+    pub agents: &'a BTreeSet<String>,
     /// Invocation and completion of the call that opened the task.
     start: Duration,
     end: Duration,

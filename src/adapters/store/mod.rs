@@ -6,7 +6,7 @@ mod cursor;
 mod log_scan;
 mod rows;
 mod schema;
-mod sql;
+mod statements;
 
 pub mod postgres;
 pub mod sqlite;

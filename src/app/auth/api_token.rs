@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     app::{
         AuthError, AuthenticatedClient, Error, RequestContext, RequestError, Service, Snapshot, UnredeemedClient,
-        exchange::evidence::IssuedToken, introspection::cache::CachedToken,
+        auth::issued_token::IssuedToken, introspection::cache::CachedToken,
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -87,8 +87,9 @@ impl Service {
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, Event::TokenIssue, Outcome::Refused)
         };
-        let write = WriteSet { replay_guards, audit_records: vec![record], ..WriteSet::default() };
-        self.redeem(caller.id(), write, cx).await?;
+        let audit_records = self.inner.refusals.sample(record);
+        let write = WriteSet { replay_guards, audit_records, ..WriteSet::default() };
+        self.redeem_refused(caller.id(), write, cx).await?;
         Err(error.into())
     }
 
@@ -179,7 +180,7 @@ impl Service {
             scope.parse().is_ok_and(|scope| claims.scope.contains(&scope) && current_scopes.contains(&scope))
         };
         if !required_scopes.iter().any(has_scope) {
-            self.inner.writer.enqueue_audit(Record {
+            self.enqueue_sampled(Record {
                 client: Some(claims.sub.clone()),
                 token: Some(claims.jti),
                 requested: Some(serde_json::json!({"call": call, "scopes": required_scopes})),

@@ -4,7 +4,7 @@
 //! An unknown client and a wrong credential get the same response for the same work.
 
 use crate::{
-    app::{AuthError, Error, RequestContext, RequestError, Service, Snapshot, auth::failures::auth_failure_record},
+    app::{AuthError, Error, RequestContext, RequestError, Service, Snapshot},
     domain::{
         audit::{Event, Outcome, Record},
         id::ClientId,
@@ -120,6 +120,12 @@ pub struct UnredeemedClient {
 }
 
 impl UnredeemedClient {
+    /// Returns the client's id.
+    #[must_use]
+    pub fn id(&self) -> &ClientId {
+        &self.client.id
+    }
+
     /// Redeems the assertion on its own. Rejects one that was used before.
     pub async fn redeem(self, service: &Service, cx: &RequestContext) -> Result<AuthenticatedClient, Error> {
         if !self.replay_guards.is_empty() {
@@ -158,9 +164,7 @@ impl Service {
         // An unauthenticated request causes these records, so they do not wait for the store, and
         // are dropped when the queue is full.
         let (id, replay_guards) = checked.map_err(|RejectedClient { error, registered }| {
-            for record in self.inner.auth_failures.add(error, registered, cx) {
-                self.inner.writer.enqueue_audit(record);
-            }
+            self.enqueue_sampled(auth_failure_record(error, registered, cx));
             error
         })?;
         Ok(UnredeemedClient { client: IdentifiedClient { id, snapshot }, replay_guards })
@@ -182,9 +186,10 @@ impl Service {
 
     /// Rejects a client whose one-time id was used before, and records that.
     pub(in crate::app) async fn reject_replayed_client(&self, client: &ClientId, cx: &RequestContext) -> Error {
-        let audit = vec![auth_failure_record(AuthError::Replayed, Some(client.clone()), cx)];
-        match self.inner.writer.commit(WriteSet { audit_records: audit, ..WriteSet::default() }).await {
-            Ok(_) => AuthError::Replayed.into(),
+        // A captured assertion can be replayed at will.
+        let records = self.inner.refusals.sample(auth_failure_record(AuthError::Replayed, Some(client.clone()), cx));
+        match self.commit_records(records).await {
+            Ok(()) => AuthError::Replayed.into(),
             Err(outage) => outage.into(),
         }
     }
@@ -204,12 +209,26 @@ impl Service {
             request_id: Some(cx.request_id.clone()),
             ..Record::new(cx.now, event, Outcome::Refused)
         };
-        let write =
-            WriteSet { replay_guards: caller.replay_guards, audit_records: vec![record], ..WriteSet::default() };
-        match self.redeem(&caller.client.id, write, cx).await {
-            Ok(_) => error.into(),
+        let audit_records = self.inner.refusals.sample(record);
+        let write = WriteSet { replay_guards: caller.replay_guards, audit_records, ..WriteSet::default() };
+        match self.redeem_refused(&caller.client.id, write, cx).await {
+            Ok(()) => error.into(),
             Err(failure) => failure,
         }
+    }
+
+    /// Commits the write of a refused request with the one-time ids of a client. A refusal that was
+    /// only counted, of a request without one-time ids, needs no write.
+    pub(in crate::app) async fn redeem_refused(
+        &self,
+        client: &ClientId,
+        write: WriteSet,
+        cx: &RequestContext,
+    ) -> Result<(), Error> {
+        if write.replay_guards.is_empty() && write.audit_records.is_empty() {
+            return Ok(());
+        }
+        self.redeem(client, write, cx).await.map(|_| ())
     }
 
     fn check_secret(&self, snapshot: &Snapshot, client: &str, secret: &Secret) -> Result<ClientId, RejectedClient> {
@@ -300,5 +319,16 @@ impl Service {
             id: checked.jti,
             keep_until: checked.remember_until,
         })
+    }
+}
+
+/// Builds the record of a failed authentication. `client` is the claimed client, if it is
+/// registered; other claims are not repeated.
+pub(in crate::app) fn auth_failure_record(error: AuthError, client: Option<ClientId>, cx: &RequestContext) -> Record {
+    Record {
+        client,
+        reason: Some(error.to_string()),
+        request_id: Some(cx.request_id.clone()),
+        ..Record::new(cx.now, Event::ClientAuthenticate, Outcome::Refused)
     }
 }

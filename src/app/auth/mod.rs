@@ -2,5 +2,5 @@
 
 pub(super) mod api_token;
 pub(super) mod client;
-pub(super) mod failures;
+pub(super) mod issued_token;
 pub(super) mod requester;

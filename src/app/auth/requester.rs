@@ -7,7 +7,7 @@
 //! apart; see `docs/adr/0012-requesters-and-admins-may-consent.md`.
 
 use crate::{
-    app::{ApiCaller, AuthError, Error, RequestContext, Service, Snapshot},
+    app::{ApiCaller, AuthError, Error, RequestContext, Service, Snapshot, auth::client::auth_failure_record},
     domain::{
         audit::Record,
         jose::jws::UnverifiedJws,
@@ -87,11 +87,8 @@ impl Service {
         match self.verify_requester_token(bearer, &snapshot, cx).await {
             Ok(requester) => Ok(RequesterCaller { requester, snapshot }),
             Err(Error::Auth(error)) => {
-                // An unauthenticated request causes these records, so they are sampled.
-                for record in self.inner.auth_failures.add(error, None, cx) {
-                    let requested = record.requested.or_else(|| Some(serde_json::json!({"call": call})));
-                    self.inner.writer.enqueue_audit(Record { requested, ..record });
-                }
+                let requested = Some(serde_json::json!({"call": call}));
+                self.enqueue_sampled(Record { requested, ..auth_failure_record(error, None, cx) });
                 Err(error.into())
             }
             Err(error) => Err(error),

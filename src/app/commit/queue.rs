@@ -1,7 +1,12 @@
-//! Group commit from a single task.
+//! Group commit from a single task, with lanes.
 //!
 //! A batch is everything that was queued while the previous batch was being committed, so no write
 //! waits for a timer. One writer per process also serializes the appends to its audit hash chain.
+//!
+//! Writes wait in lanes. The reserved lane is for writes that take something away on behalf of an
+//! admin, an operator or a requester: it has a capacity of its own and goes first, so that no
+//! client can keep an admin from stopping it. Only a few writes that need no lock are committed
+//! before it: they are quick, and must not fail with a write that times out waiting for a lock.
 
 use std::{
     iter::repeat_n,
@@ -23,19 +28,28 @@ use crate::{
 /// The duration of a commit above which this replica reports that it is not ready.
 const STALL_THRESHOLD: Duration = Duration::from_secs(5);
 
-/// The sizes of a [`CommitQueue`].
+/// The sizes of the queues in front of the store.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::app) struct CommitQueueLimits {
-    /// The number of writes that may be queued.
-    pub(in crate::app) capacity: usize,
-    /// The largest number of writes in one batch.
-    pub(in crate::app) max_batch: usize,
+pub struct CommitQueueLimits {
+    /// The number of writes that may wait in the standard lane.
+    pub standard: usize,
+    /// The number of writes that may wait in the reserved lane.
+    pub reserved: usize,
+    /// The number of audit records that may wait and that no caller waits for.
+    pub audit: usize,
+    /// The largest number of writes in one commit.
+    pub max_batch: usize,
 }
 
-/// The bounded queue in front of the writer.
+/// Returns whether a write, although it was queued, must not be committed any more, because a party
+/// to it was blocked in the meantime.
+pub(in crate::app) type IsObsolete = Box<dyn Fn(&WriteSet) -> bool + Send + Sync>;
+
+/// The bounded lanes in front of the writer.
 pub(in crate::app) struct CommitQueue {
-    queue: mpsc::Sender<WriteCommand>,
-    capacity: usize,
+    reserved: Lane,
+    standard: Lane,
+    audit: Lane,
     dropped: Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
     /// The start of the commit in flight, in nanoseconds of the monotonic clock; 0 if there is
@@ -43,12 +57,30 @@ pub(in crate::app) struct CommitQueue {
     commit_started: Arc<AtomicU64>,
 }
 
+/// One lane: a bounded queue.
+struct Lane {
+    sender: mpsc::Sender<WriteCommand>,
+    capacity: usize,
+}
+
+impl Lane {
+    fn new(capacity: usize) -> (Self, mpsc::Receiver<WriteCommand>) {
+        let capacity = capacity.max(1);
+        let (sender, receiver) = mpsc::channel(capacity);
+        (Self { sender, capacity }, receiver)
+    }
+
+    fn depth(&self) -> usize {
+        self.capacity.saturating_sub(self.sender.capacity())
+    }
+}
+
+type Reply = oneshot::Sender<Result<WriteOutcome, Arc<Outage>>>;
+
 enum WriteCommand {
-    /// Commit, and report the outcome.
-    Write(Box<WriteSet>, oneshot::Sender<Result<WriteOutcome, Arc<Outage>>>),
-    /// Commit; no caller waits for the outcome.
-    Audit(Box<Record>),
-    /// Report when everything queued earlier has been committed.
+    /// Commit, and report the outcome. An audit record has no caller that waits.
+    Write(Box<WriteSet>, Option<Reply>),
+    /// Report when everything queued earlier in this lane has been committed.
     Flush(oneshot::Sender<()>),
 }
 
@@ -62,21 +94,26 @@ impl CommitQueue {
         clock: Arc<dyn Clock>,
         writer: WriterId,
         limits: CommitQueueLimits,
+        is_obsolete: IsObsolete,
     ) -> Self {
-        let CommitQueueLimits { capacity, max_batch } = limits;
-        let (queue, commands) = mpsc::channel(capacity);
+        let CommitQueueLimits { standard, reserved, audit, max_batch } = limits;
+        let (reserved, reserved_commands) = Lane::new(reserved);
+        let (standard, standard_commands) = Lane::new(standard);
+        let (audit, audit_commands) = Lane::new(audit);
         let (dropped, commit_started) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let lanes = Lanes { reserved: reserved_commands, standard: standard_commands, audit: audit_commands };
         let committer = Committer {
             store,
             clock: Arc::clone(&clock),
             writer,
+            is_obsolete,
             dropped: Arc::clone(&dropped),
             commit_started: Arc::clone(&commit_started),
         };
-        if let Err(outage) = threads.spawn("commit-queue", Box::pin(committer.run(commands, max_batch.max(1)))) {
+        if let Err(outage) = threads.spawn("commit-queue", Box::pin(committer.run(lanes, max_batch.max(1)))) {
             tracing::error!(error = %ErrorChain(&outage), "can't start the writer thread; every write will fail");
         }
-        Self { queue, capacity, dropped, clock, commit_started }
+        Self { reserved, standard, audit, dropped, clock, commit_started }
     }
 
     /// Returns whether the commit in flight has taken longer than [`STALL_THRESHOLD`].
@@ -86,33 +123,49 @@ impl CommitQueue {
         started > 0 && now.saturating_sub(started) > saturating_nanos(STALL_THRESHOLD)
     }
 
-    /// Commits a write. A full queue is an outage (back-pressure): the write is rejected before it
+    /// Commits a write. A full lane is an outage (back-pressure): the write is rejected before it
     /// costs anything.
     pub(in crate::app) async fn commit(&self, write: WriteSet) -> Result<WriteOutcome, Outage> {
         let (reply, outcome) = oneshot::channel();
         let full = |_| Outage::during("queue a write")("the write queue is full");
-        self.queue.try_send(WriteCommand::Write(Box::new(write), reply)).map_err(full)?;
+        let lane = self.lane_of(&write);
+        lane.sender.try_send(WriteCommand::Write(Box::new(write), Some(reply))).map_err(full)?;
         match outcome.await {
             Ok(result) => result.map_err(unshare),
             Err(closed) => Err(Outage::during("commit")(closed)),
         }
     }
 
-    /// Queues an audit record without waiting for its commit, and returns whether it was queued. A
-    /// record never delays other writes: if the queue is more than half full, the record is dropped
-    /// and counted.
-    pub(in crate::app) fn enqueue_audit(&self, record: Record) -> bool {
-        let is_busy = self.queue_depth() > self.capacity / 2;
-        if is_busy || self.queue.try_send(WriteCommand::Audit(Box::new(record))).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return false;
-        }
-        true
+    /// Commits an audit record that must not be lost. Waits for room in its lane.
+    pub(in crate::app) async fn commit_record(&self, record: Record) -> Result<(), Outage> {
+        let write = WriteSet { audit_records: vec![record], ..WriteSet::default() };
+        let (reply, outcome) = oneshot::channel();
+        let command = |write| WriteCommand::Write(Box::new(write), Some(reply));
+        let lane = self.lane_of(&write);
+        lane.sender.send(command(write)).await.map_err(Outage::during("queue an audit record"))?;
+        outcome.await.map_err(Outage::during("commit"))?.map_err(unshare)?;
+        Ok(())
     }
 
-    /// Returns the number of queued writes.
+    fn lane_of(&self, write: &WriteSet) -> &Lane {
+        if write.is_urgent() { &self.reserved } else { &self.standard }
+    }
+
+    /// Queues an audit record without waiting for its commit, and returns whether it was queued.
+    /// If the lane is full, the record is dropped and counted. A record that must not be lost goes
+    /// to [`commit_record`](Self::commit_record) instead.
+    pub(in crate::app) fn enqueue_audit(&self, record: Record) -> bool {
+        let write = Box::new(WriteSet { audit_records: vec![record], ..WriteSet::default() });
+        let is_queued = self.audit.sender.try_send(WriteCommand::Write(write, None)).is_ok();
+        if !is_queued {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        is_queued
+    }
+
+    /// Returns the number of queued writes in all lanes.
     pub(in crate::app) fn queue_depth(&self) -> usize {
-        self.capacity.saturating_sub(self.queue.capacity())
+        self.reserved.depth() + self.standard.depth() + self.audit.depth()
     }
 
     /// Returns the number of audit records that were dropped since the start.
@@ -122,44 +175,103 @@ impl CommitQueue {
 
     /// Waits until everything queued so far has been committed or has failed.
     pub(in crate::app) async fn flush(&self) {
-        let (reply, flushed) = oneshot::channel();
-        if self.queue.send(WriteCommand::Flush(reply)).await.is_ok() {
-            // An error means that the writer has ended; then nothing is left to wait for.
-            let _: Result<(), oneshot::error::RecvError> = flushed.await;
+        for lane in [&self.reserved, &self.standard, &self.audit] {
+            let (reply, flushed) = oneshot::channel();
+            if lane.sender.send(WriteCommand::Flush(reply)).await.is_ok() {
+                // An error means that the writer has ended; then nothing is left to wait for.
+                let _: Result<(), oneshot::error::RecvError> = flushed.await;
+            }
         }
     }
 }
 
-/// The writer: takes commands from the queue and commits them in batches.
+/// The receiving ends of the lanes.
+struct Lanes {
+    reserved: mpsc::Receiver<WriteCommand>,
+    standard: mpsc::Receiver<WriteCommand>,
+    audit: mpsc::Receiver<WriteCommand>,
+}
+
+/// The commands of one batch, by lane.
+#[derive(Default)]
+struct Received {
+    reserved: Vec<WriteCommand>,
+    others: Vec<WriteCommand>,
+}
+
+impl Lanes {
+    /// Waits for a command, and takes what is queued by then: at most `max_batch` writes of the
+    /// reserved lane, and at most `max_batch` others, or a quarter of that if the reserved lane is
+    /// in use. A quarter of the others is left to audit records, so that a flood of writes does not
+    /// crowd them out. Returns `None` when all senders are gone.
+    async fn receive(&mut self, max_batch: usize) -> Option<Received> {
+        let mut received = Received::default();
+        tokio::select! {
+            biased;
+            Some(command) = self.reserved.recv() => received.reserved.push(command),
+            Some(command) = self.standard.recv() => received.others.push(command),
+            Some(command) = self.audit.recv() => received.others.push(command),
+            else => return None,
+        }
+        take(&mut self.reserved, &mut received.reserved, max_batch);
+        let limit = if received.reserved.is_empty() { max_batch } else { max_batch / 4 };
+        let audit_share = limit / 4;
+        take(&mut self.standard, &mut received.others, limit - audit_share.min(self.audit.len()));
+        take(&mut self.audit, &mut received.others, limit);
+        Some(received)
+    }
+}
+
+/// Moves commands until `commands` has `limit` of them or the lane is empty.
+fn take(lane: &mut mpsc::Receiver<WriteCommand>, commands: &mut Vec<WriteCommand>, limit: usize) {
+    while commands.len() < limit
+        && let Ok(command) = lane.try_recv()
+    {
+        commands.push(command);
+    }
+}
+
+/// The writer: takes commands from the lanes and commits them in batches.
 struct Committer {
     store: Arc<dyn WriteStore>,
     clock: Arc<dyn Clock>,
     writer: WriterId,
+    is_obsolete: IsObsolete,
     dropped: Arc<AtomicU64>,
     commit_started: Arc<AtomicU64>,
 }
 
 impl Committer {
-    async fn run(self, mut commands: mpsc::Receiver<WriteCommand>, max_batch: usize) {
-        let mut received = Vec::with_capacity(max_batch);
-        while commands.recv_many(&mut received, max_batch).await > 0 {
-            let (mut independent, mut contending) = (Vec::with_capacity(received.len()), Vec::new());
+    async fn run(self, mut lanes: Lanes, max_batch: usize) {
+        while let Some(Received { reserved, others }) = lanes.receive(max_batch).await {
+            let (mut urgent, mut independent, mut contending) = (Vec::new(), Vec::new(), Vec::new());
             let mut flushes = Vec::new();
-            for command in received.drain(..) {
+            for command in reserved {
                 match command {
-                    WriteCommand::Write(write, reply) if write.may_contend() => contending.push((*write, Some(reply))),
-                    WriteCommand::Write(write, reply) => independent.push((*write, Some(reply))),
-                    WriteCommand::Audit(record) => {
-                        independent.push((WriteSet { audit_records: vec![*record], ..WriteSet::default() }, None));
-                    }
+                    WriteCommand::Write(write, reply) => urgent.push((*write, reply)),
                     WriteCommand::Flush(reply) => flushes.push(reply),
                 }
             }
-            let count = independent.len();
-            let (writes, replies): (Vec<_>, Vec<_>) = independent.into_iter().chain(contending).unzip();
+            for command in others {
+                match command {
+                    WriteCommand::Write(write, reply) if (self.is_obsolete)(&write) => {
+                        // The caller decides again, on the state in which the party is blocked.
+                        if let Some(reply) = reply {
+                            // The caller may have gone away.
+                            let _: Result<(), _> = reply.send(Ok(WriteOutcome::Conflict));
+                        }
+                    }
+                    WriteCommand::Write(write, reply) if write.may_contend() => contending.push((*write, reply)),
+                    WriteCommand::Write(write, reply) => independent.push((*write, reply)),
+                    WriteCommand::Flush(reply) => flushes.push(reply),
+                }
+            }
+            let (count, urgent_count) = (independent.len(), urgent.len());
+            let (writes, replies): (Vec<_>, Vec<_>) = independent.into_iter().chain(urgent).chain(contending).unzip();
             // A write that times out waiting for a lock must not fail the writes that need no lock.
-            let (independent, contending) = writes.split_at_checked(count).unwrap_or((&writes, &[]));
-            let (mut batch, mut replies) = (Batch::new([independent, contending]), replies.into_iter());
+            let (independent, rest) = writes.split_at_checked(count).unwrap_or((&writes, &[]));
+            let (urgent, contending) = rest.split_at_checked(urgent_count).unwrap_or((rest, &[]));
+            let (mut batch, mut replies) = (Batch::new([independent, urgent, contending]), replies.into_iter());
             while let Some(part) = batch.next() {
                 batch.record_result(part, self.commit(part).await);
                 // Report each part as soon as it is known, without waiting for the rest.
@@ -203,10 +315,11 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Creates a batch of two parts that are committed separately.
-    fn new([first, second]: [&'a [WriteSet]; 2]) -> Self {
-        let pending = [second, first].into_iter().filter(|part| !part.is_empty()).collect();
-        Self { pending, results: Vec::with_capacity(first.len() + second.len()) }
+    /// Creates a batch of parts that are committed separately, in this order.
+    fn new<const N: usize>(parts: [&'a [WriteSet]; N]) -> Self {
+        let writes = parts.iter().map(|part| part.len()).sum();
+        let pending = parts.into_iter().rev().filter(|part| !part.is_empty()).collect();
+        Self { pending, results: Vec::with_capacity(writes) }
     }
 
     /// Returns the next part to commit.
@@ -243,9 +356,12 @@ impl<'a> Batch<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, pin::Pin};
 
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
     use proptest::prelude::*;
+    use tokio::sync::Semaphore;
 
     use super::*;
     use crate::domain::{
@@ -273,7 +389,7 @@ mod tests {
         fn refused_write_fails_alone(count in 1_usize..257, cut in 0_usize..257, bad in proptest::collection::btree_set(0_usize..257, 0..6)) {
             let writes = (0..count).map(write).collect::<Vec<_>>();
             let bad = bad.into_iter().filter(|n| *n < count).collect::<BTreeSet<_>>();
-            let (mut batch, mut done, mut commits) = (Batch::new(writes.split_at(cut.min(count)).into()), Vec::<usize>::new(), 0);
+            let (mut batch, mut done, mut commits) = (Batch::new(<[&[WriteSet]; 2]>::from(writes.split_at(cut.min(count)))), Vec::<usize>::new(), 0);
             while let Some(part) = batch.next() {
                 commits += 1;
                 let numbers = part.iter().map(number).collect::<Vec<_>>();
@@ -298,7 +414,7 @@ mod tests {
         #[test]
         fn unknown_outcome_is_not_retried(count in 2_usize..100, bad in 0_usize..100, at in 1_usize..12) {
             let writes = (0..count).map(write).collect::<Vec<_>>();
-            let (mut batch, mut done, mut commits) = (Batch::new([&writes, &[]]), 0, 0);
+            let (mut batch, mut done, mut commits) = (Batch::new([writes.as_slice()]), 0, 0);
             let mut is_over = false;
             while let Some(part) = batch.next() {
                 prop_assert!(!is_over, "a commit after the connection broke");
@@ -322,10 +438,158 @@ mod tests {
     #[test]
     fn result_count_mismatch_fails_the_batch() {
         let writes = [write(0), write(1)];
-        let mut batch = Batch::new([&writes, &[]]);
+        let mut batch = Batch::new([writes.as_slice()]);
         let part = batch.next().unwrap();
         batch.record_result(part, Ok(vec![WriteOutcome::Replayed]));
         assert!(batch.next().is_none());
         assert!(batch.results.len() == 2 && batch.results.iter().all(Result::is_err));
+    }
+
+    /// A store whose commits wait for a permit, and that remembers the request ids of each commit.
+    struct GatedStore {
+        gate: Semaphore,
+        commits: Mutex<Vec<Vec<usize>>>,
+    }
+
+    #[async_trait]
+    impl WriteStore for GatedStore {
+        async fn commit(&self, _: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
+            self.gate.acquire().await.unwrap().forget();
+            self.commits.lock().push(batch.iter().map(number).collect());
+            Ok(batch.iter().map(|_| WriteOutcome::Committed { seq: None }).collect())
+        }
+
+        async fn find_idempotent_response(&self, _: &str, _: &str) -> Result<Option<WriteOutcome>, Outage> {
+            Ok(None)
+        }
+    }
+
+    struct Runtime;
+
+    impl ThreadSpawner for Runtime {
+        fn spawn(&self, _: &'static str, task: Pin<Box<dyn Future<Output = ()> + Send>>) -> Result<(), Outage> {
+            drop(tokio::spawn(task));
+            Ok(())
+        }
+    }
+
+    impl Clock for Runtime {
+        fn now(&self) -> Timestamp {
+            Timestamp::EPOCH
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    fn urgent(n: usize) -> WriteSet {
+        let mut write = write(n);
+        write.audit_records[0].admin = Some("admin:ops".into());
+        write
+    }
+
+    /// Starts a queue for writes up to 99. The write with the number 66 is obsolete.
+    fn gated_queue(limits: CommitQueueLimits) -> (Arc<CommitQueue>, Arc<GatedStore>) {
+        let store = Arc::new(GatedStore { gate: Semaphore::new(0), commits: Mutex::default() });
+        let is_obsolete = Box::new(|write: &WriteSet| number(write) == 66);
+        let writer = WriterId(uuid::Uuid::nil());
+        let queue =
+            CommitQueue::start(&Runtime, Arc::clone(&store) as _, Arc::new(Runtime), writer, limits, is_obsolete);
+        (Arc::new(queue), store)
+    }
+
+    fn commit(queue: &Arc<CommitQueue>, write: WriteSet) -> tokio::task::JoinHandle<Result<WriteOutcome, Outage>> {
+        let queue = Arc::clone(queue);
+        tokio::spawn(async move { queue.commit(write).await })
+    }
+
+    async fn until(mut condition: impl FnMut() -> bool) {
+        for _ in 0..100_000 {
+            if condition() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("the condition is never met");
+    }
+
+    const LIMITS: CommitQueueLimits = CommitQueueLimits { standard: 4, reserved: 4, audit: 2, max_batch: 8 };
+
+    #[tokio::test]
+    async fn urgent_writes_go_first_and_have_room_of_their_own() {
+        let (queue, store) = gated_queue(LIMITS);
+        let first = commit(&queue, write(0));
+        until(|| queue.commit_started.load(Ordering::Relaxed) > 0 && queue.queue_depth() == 0).await;
+        let waiting = (1..5).map(|n| commit(&queue, write(n))).collect::<Vec<_>>();
+        until(|| queue.queue_depth() == 4).await;
+        assert!(queue.commit(write(5)).await.is_err(), "the standard lane is full");
+        assert!(queue.enqueue_audit(write(20).audit_records.remove(0)));
+        let urgent = (10..14).map(|n| commit(&queue, urgent(n))).collect::<Vec<_>>();
+        until(|| queue.queue_depth() == 9).await;
+        assert!(queue.commit(self::urgent(14)).await.is_err(), "the reserved lane is full");
+        store.gate.add_permits(100);
+        for write in urgent.into_iter().chain(waiting).chain([first]) {
+            assert_eq!(write.await.unwrap().unwrap(), WriteOutcome::Committed { seq: None });
+        }
+        queue.flush().await;
+        assert_eq!(*store.commits.lock(), [vec![0], vec![1, 2], vec![10, 11, 12, 13], vec![3, 4, 20]]);
+    }
+
+    #[tokio::test]
+    async fn obsolete_write_is_not_committed() {
+        let (queue, store) = gated_queue(LIMITS);
+        let first = commit(&queue, write(0));
+        until(|| queue.commit_started.load(Ordering::Relaxed) > 0 && queue.queue_depth() == 0).await;
+        let (obsolete, other) = (commit(&queue, write(66)), commit(&queue, write(1)));
+        until(|| queue.queue_depth() == 2).await;
+        store.gate.add_permits(100);
+        assert_eq!(obsolete.await.unwrap().unwrap(), WriteOutcome::Conflict);
+        assert_eq!(other.await.unwrap().unwrap(), WriteOutcome::Committed { seq: None });
+        assert!(first.await.unwrap().is_ok());
+        assert_eq!(*store.commits.lock(), [vec![0], vec![1]]);
+    }
+
+    #[tokio::test]
+    async fn full_audit_lane_drops_and_counts_what_may_be_lost() {
+        let (queue, store) = gated_queue(LIMITS);
+        let record = |n| write(n).audit_records.remove(0);
+        let first = commit(&queue, write(0));
+        until(|| queue.commit_started.load(Ordering::Relaxed) > 0 && queue.queue_depth() == 0).await;
+        assert!(queue.enqueue_audit(record(1)) && queue.enqueue_audit(record(2)));
+        assert!(!queue.enqueue_audit(record(3)));
+        assert_eq!(queue.dropped_audit_records(), 1);
+        // Clients fill the standard lane; a record that must not be lost waits for room.
+        let waiting = (4..8).map(|n| commit(&queue, write(n))).collect::<Vec<_>>();
+        until(|| queue.queue_depth() == 6).await;
+        let required = tokio::spawn({
+            let queue = Arc::clone(&queue);
+            async move { queue.commit_record(record(9)).await }
+        });
+        store.gate.add_permits(100);
+        required.await.unwrap().unwrap();
+        for write in waiting.into_iter().chain([first]) {
+            assert!(write.await.unwrap().is_ok());
+        }
+        let committed = store.commits.lock().concat();
+        assert_eq!(committed.iter().collect::<BTreeSet<_>>(), [0, 1, 2, 4, 5, 6, 7, 9].iter().collect());
+    }
+
+    #[tokio::test]
+    async fn audit_records_get_a_share_of_each_batch() {
+        let (queue, store) = gated_queue(CommitQueueLimits { standard: 64, reserved: 4, audit: 16, max_batch: 8 });
+        let first = commit(&queue, write(0));
+        until(|| queue.commit_started.load(Ordering::Relaxed) > 0 && queue.queue_depth() == 0).await;
+        let waiting = (1..17).map(|n| commit(&queue, write(n))).collect::<Vec<_>>();
+        for n in 20..24 {
+            assert!(queue.enqueue_audit(write(n).audit_records.remove(0)));
+        }
+        until(|| queue.queue_depth() == 20).await;
+        store.gate.add_permits(100);
+        for write in waiting.into_iter().chain([first]) {
+            assert!(write.await.unwrap().is_ok());
+        }
+        queue.flush().await;
+        assert_eq!(store.commits.lock()[1], [1, 2, 3, 4, 5, 6, 20, 21]);
     }
 }

@@ -6,25 +6,23 @@ use std::sync::Arc;
 use crate::{
     app::{
         AuthError, Error, PresentedTokenType, RequestContext, RequestError, Service, Snapshot, TokenError,
-        exchange::ExchangeContext,
+        auth::issued_token::IssuedToken, exchange::ExchangeContext,
     },
     domain::{
         authority::Permission,
         exchange::{Evidence, Presenter, check_holder, presenter_binding::AgentMatch},
-        id::{KeyId, TaskId, TokenId},
-        jose::jws::{CompactJws, JwsHeader, UnverifiedJws},
+        id::{TaskId, TokenId},
+        jose::jws::{JwsHeader, UnverifiedJws},
         registry::{
             client::Client,
             issuer::{SubjectTokenType, TrustedIssuer},
         },
         revocation::{RevocationKeys, Standing},
         task::Requester,
-        time::Timestamp,
         token::{
-            ApiTokenClaims, TYP_ACCESS_TOKEN, TYP_TXN_TOKEN, TaskTokenClaims, TokenKind, check_expiry,
+            TYP_ACCESS_TOKEN, TYP_TXN_TOKEN, TaskTokenClaims, TokenKind, check_expiry,
             foreign_claims::{ClaimError, UserClaims, UserTokenRules, check_user_claims},
         },
-        uri::IssuerUrl,
     },
     ports::{FetchCaller, ReplayGuard, SignatureError},
 };
@@ -100,34 +98,6 @@ pub(super) struct EvidenceError {
 impl From<Error> for EvidenceError {
     fn from(error: Error) -> Self {
         Self { error, known: None }
-    }
-}
-
-/// A token that Errand issued, with a valid signature. Its standing is not checked.
-#[derive(Debug)]
-pub(in crate::app) enum IssuedToken {
-    Task(Box<TaskTokenClaims>, TokenKind),
-    Api(Box<ApiTokenClaims>),
-}
-
-impl IssuedToken {
-    /// Parses the payload of an issued token of this `typ`. A payload of one kind of token never
-    /// parses as another kind.
-    pub(in crate::app) fn parse_payload(typ: &str, payload: &[u8]) -> Option<Self> {
-        if let Ok(claims) = TaskTokenClaims::read(payload) {
-            let kind = claims.kind(typ)?;
-            return Some(Self::Task(Box::new(claims), kind));
-        }
-        let claims = (typ == TYP_ACCESS_TOKEN).then(|| ApiTokenClaims::read(payload).ok())??;
-        Some(Self::Api(Box::new(claims)))
-    }
-
-    /// Returns `iss`.
-    fn issuer(&self) -> &IssuerUrl {
-        match self {
-            Self::Task(claims, _) => &claims.iss,
-            Self::Api(claims) => &claims.iss,
-        }
     }
 }
 
@@ -257,21 +227,6 @@ impl Service {
             Standing::Suspended => Err(subject_error(TokenError::Suspended(snapshot.suspension_cause(keys)))),
             Standing::Revoked => Err(subject_error(TokenError::Revoked)),
         }
-    }
-
-    /// Verifies that Errand signed a token, and returns the token and the key. Its expiry and its
-    /// standing are not checked.
-    pub(in crate::app) fn verify_own_signature(
-        &self,
-        jws: CompactJws<'_>,
-        now: Timestamp,
-    ) -> Result<(IssuedToken, KeyId), TokenError> {
-        let verified = self.inner.ports.signer.verify(jws, now).ok_or(TokenError::BadSignature)?;
-        let token = IssuedToken::parse_payload(&verified.typ, &verified.payload).ok_or(TokenError::WrongTyp)?;
-        if *token.issuer() != self.settings().issuer {
-            return Err(TokenError::UntrustedIssuer);
-        }
-        Ok((token, verified.key))
     }
 
     async fn verify_user_token(

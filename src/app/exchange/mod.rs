@@ -3,22 +3,23 @@
 //! The decision is the domain's ([`crate::domain::exchange::decide`]). The commit makes the token
 //! and its audit record durable together, before the token leaves the process.
 
-mod audit;
 pub(super) mod evidence;
+pub(super) mod quotas;
 pub(super) mod request;
 mod signing;
 mod target;
+mod write;
 
 use std::time::Duration;
 
 use crate::{
     app::{
-        Error, ExchangeRequest, RequestContext, RequestError, Service, Snapshot, UnredeemedClient,
+        Error, ExchangeRequest, LogicError, RequestContext, RequestError, Service, Snapshot, UnredeemedClient,
         auth::client::IdentifiedClient,
         exchange::{
-            audit::{ExchangeAudit, RefusedExchange},
             evidence::{SubjectToken, VerifiedEvidence},
             signing::SignedToken,
+            write::{ExchangeAudit, RefusedExchange},
         },
         status_list::lists::ISSUE_DEADLINE,
     },
@@ -106,6 +107,8 @@ impl Service {
         let evidence = self.verify_evidence(exchange).await?;
         let refuse = |error: Error| RefusedExchange { error, audit: ExchangeAudit::of(&evidence) };
         let plan = self.decide_exchange(exchange, &evidence).await.map_err(refuse)?;
+        // Held until the commit.
+        let _reservations = self.reserve_quotas(exchange, &plan).await.map_err(refuse)?;
         let signed = self.sign(exchange, plan).await.map_err(refuse)?;
         self.commit_if_current(exchange, &evidence, signed).await.map_err(refuse)
     }
@@ -242,9 +245,12 @@ impl Service {
                 }))
             }
             WriteOutcome::Replayed => Ok(ExchangeAttempt::Replayed(ExchangeAudit::of(evidence))),
-            WriteOutcome::Conflict | WriteOutcome::AlreadyApplied { .. } => {
-                Err(Outage::during("issue")("the store reported a conflict for a write without a precondition").into())
+            // A party was disabled while the write was queued.
+            WriteOutcome::Conflict => {
+                let snapshot = self.inner.follower.snapshot(exchange.cx.now).await?;
+                Ok(ExchangeAttempt::Outdated(exchange.caller.revalidate(snapshot)?))
             }
+            WriteOutcome::AlreadyApplied { .. } => Err(LogicError::ImpossibleOutcome("already applied").into()),
         }
     }
 }

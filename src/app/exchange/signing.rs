@@ -1,10 +1,7 @@
 //! The claims and the signature of a planned token.
 
 use crate::{
-    app::{
-        Error, RequestError, Service,
-        exchange::{ExchangeContext, evidence::IssuedToken},
-    },
+    app::{Error, RequestError, Service, auth::issued_token::IssuedToken, exchange::ExchangeContext},
     domain::{
         exchange::{PlannedTask, TokenPlan},
         id::{TaskId, TokenId},

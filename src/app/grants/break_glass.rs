@@ -109,7 +109,7 @@ impl Service {
                 Ok(self.store().find_break_glass(id).await?.unwrap_or_else(|| build(id, at)))
             }
             Completion::Refused(conflict) => {
-                Err(self.record_refusal(Record { requested: Some(details), ..record }, conflict))
+                Err(self.record_refusal(Record { requested: Some(details), ..record }, conflict).await)
             }
         }
     }
@@ -165,7 +165,7 @@ impl Service {
             Completion::Done(reviewed, _) => Ok(reviewed),
             Completion::Replayed(_) => self.read_break_glass(id).await,
             Completion::Refused(conflict) => {
-                Err(self.record_refusal(Record { requested: details.clone(), ..record.clone() }, conflict))
+                Err(self.record_refusal(Record { requested: details.clone(), ..record.clone() }, conflict).await)
             }
         }
     }

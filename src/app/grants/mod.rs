@@ -132,7 +132,7 @@ impl Service {
                 self.read_replayed_grant(by, Grant { id, at, ..grant }, cx).await
             }
             Completion::Refused(conflict) => {
-                Err(self.record_refusal(Record { requested: Some(details), ..record }, conflict))
+                Err(self.record_refusal(Record { requested: Some(details), ..record }, conflict).await)
             }
         }
     }

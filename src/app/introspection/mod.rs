@@ -17,16 +17,16 @@ pub(super) use audit::RecentlyAudited;
 
 use crate::{
     app::{
-        AuthError, AuthenticatedClient, Error, RequestContext, Service, Snapshot, exchange::evidence::IssuedToken,
+        AuthError, AuthenticatedClient, Error, RequestContext, Service, Snapshot, auth::issued_token::IssuedToken,
         introspection::cache::CachedToken,
     },
     domain::{
         audit::Outcome,
-        exchange::parties_are_active,
         jose::jws::CompactJws,
         registry::{
             Reduction,
             client::{Client, Resource},
+            parties_are_active,
         },
         revocation::{RevocationKeys, Standing},
         token::{TaskTokenClaims, TokenDigest, TokenKind, check_expiry},
@@ -80,7 +80,7 @@ impl ActiveToken {
 
 impl Service {
     /// Introspects a token for a resource. Other clients are not allowed to introspect.
-    pub fn introspect(
+    pub async fn introspect(
         &self,
         caller: &AuthenticatedClient,
         token: &str,
@@ -97,12 +97,12 @@ impl Service {
             && snapshot.all_tools_are_live(&cached.revocation_keys)
             && passes_registry(&cached, resource, snapshot)
         {
-            self.audit_introspection(resource, Some(&cached.claims), Outcome::Active, cx);
+            self.audit_introspection(resource, Some(&cached.claims), Outcome::Active, cx).await?;
             return Ok(Introspection::Active(ActiveToken { claims: ActiveClaims::Whole(cached) }));
         }
         let verified = CompactJws::parse(token).ok().and_then(|jws| self.verify_own_signature(jws, cx.now).ok());
         let Some((IssuedToken::Task(claims, kind), key)) = verified else {
-            self.audit_introspection(resource, None, Outcome::Inactive, cx);
+            self.audit_introspection(resource, None, Outcome::Inactive, cx).await?;
             return Ok(Introspection::Inactive);
         };
         let revocation_keys = claims.revocation_keys();
@@ -116,7 +116,7 @@ impl Service {
         };
         let is_active = is_access & is_valid & has_authority;
         let outcome = if is_active { Outcome::Active } else { Outcome::Inactive };
-        self.audit_introspection(resource, Some(&claims), outcome, cx);
+        self.audit_introspection(resource, Some(&claims), outcome, cx).await?;
         if !is_active {
             return Ok(Introspection::Inactive);
         }

@@ -15,7 +15,7 @@
 //! skipped: it may end tokens. The lease ends, every request is an outage that names the version
 //! that the entry needs, and only a heartbeat reads the log again.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::{
@@ -37,7 +37,7 @@ use crate::{
         revocation::{Index, LogEntry, LogPosition, SharedState, UnknownEntryError},
         time::{Lifetime, Timestamp},
     },
-    ports::{Clock, KeyStore, LogStore, Outage, RegistryStore, Signer},
+    ports::{Clock, KeyStore, LogStore, Outage, RegistryStore, Signer, TokenRecord},
 };
 
 /// The number of entries that are read at a time while no request is answered from memory.
@@ -195,6 +195,16 @@ impl Follower {
             operation.await
         });
         task.await.map_err(Outage::during(OP_FOLLOW_LOG))?
+    }
+
+    /// Returns whether the registry in memory says that a party to a token is disabled, so that the
+    /// token must not be issued any more. The registry may be outdated: "no" means "not known".
+    pub(in crate::app) fn is_party_disabled(&self, token: &TokenRecord) -> bool {
+        let state = self.state();
+        let registry = state.registry();
+        iter::once(&token.client)
+            .chain(&token.agents)
+            .any(|id| registry.client(id).is_some_and(|client| client.is_disabled()))
     }
 
     /// Returns a receiver of the applied log position.

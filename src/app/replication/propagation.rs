@@ -178,6 +178,11 @@ impl PropagatingWriter {
         Ok(round.outcome(clock.monotonic().saturating_sub(started)))
     }
 
+    /// See [`CommitQueue::commit_record`].
+    pub(in crate::app) async fn commit_record(&self, record: Record) -> Result<(), Outage> {
+        self.queue.commit_record(record).await
+    }
+
     /// See [`CommitQueue::enqueue_audit`].
     pub(in crate::app) fn enqueue_audit(&self, record: Record) -> bool {
         self.queue.enqueue_audit(record)

@@ -111,6 +111,11 @@ impl FollowerState {
         })
     }
 
+    /// Returns the registry as last read.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Returns whether the registry and the keys have been read.
     pub(super) fn is_loaded(&self) -> bool {
         self.is_loaded

@@ -107,7 +107,7 @@ impl Service {
                 Err(self.record_refusal_after_barrier(record, conflict).await)
             }
             Err(Error::Conflict(conflict)) => {
-                Err(self.record_refusal(refusal_record(admin, &revocation, cx), conflict))
+                Err(self.record_refusal(refusal_record(admin, &revocation, cx), conflict).await)
             }
             Err(error) => Err(error),
         }

@@ -171,14 +171,16 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<BulkReceipt, Error> {
         let action = TaskAction::try_from(bulk.action)?;
-        let refuse = |conflict| self.record_refusal(audit_summary(admin, bulk, cx), conflict);
-        let text = bulk.confirmation.as_deref();
-        let text = text.ok_or_else(|| refuse(ConflictError::ConfirmationRequired(CONFIRMATION_MISSING)))?;
-        let (confirmation, mac) = Confirmation::parse(text)
-            .filter(|(confirmation, mac)| {
-                self.inner.ports.pepper.verify_mac(&confirmation_mac_input(admin, bulk, &confirmation.to_text()), mac)
-            })
-            .ok_or_else(|| refuse(ConflictError::ConfirmationRequired(CONFIRMATION_MISMATCH)))?;
+        let refuse = async |conflict| self.record_refusal(audit_summary(admin, bulk, cx), conflict).await;
+        let Some(text) = bulk.confirmation.as_deref() else {
+            return Err(refuse(ConflictError::ConfirmationRequired(CONFIRMATION_MISSING)).await);
+        };
+        let confirmation = Confirmation::parse(text).filter(|(confirmation, mac)| {
+            self.inner.ports.pepper.verify_mac(&confirmation_mac_input(admin, bulk, &confirmation.to_text()), mac)
+        });
+        let Some((confirmation, mac)) = confirmation else {
+            return Err(refuse(ConflictError::ConfirmationRequired(CONFIRMATION_MISMATCH)).await);
+        };
         let request = Idempotent::from(IdempotentRequest {
             caller: admin.identity(),
             // The MAC identifies the confirmation, however many tasks it covers.
@@ -218,7 +220,7 @@ impl Service {
                 };
                 Ok(BulkReceipt { seq: propagation.seq, tasks, at, propagation })
             }
-            Ok(Completion::Refused(conflict)) | Err(Error::Conflict(conflict)) => Err(refuse(conflict)),
+            Ok(Completion::Refused(conflict)) | Err(Error::Conflict(conflict)) => Err(refuse(conflict).await),
             Err(error) => Err(error),
         }
     }

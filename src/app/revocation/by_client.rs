@@ -3,7 +3,7 @@
 use crate::{
     app::{
         AuthenticatedClient, Error, RequestContext, RequestError, Service, Snapshot, TokenError,
-        exchange::evidence::IssuedToken,
+        auth::issued_token::IssuedToken,
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -50,7 +50,7 @@ impl Service {
         if !may_revoke {
             let refusal = RequestError::NotTokenOwner;
             let record = Record { outcome: Outcome::Refused, reason: Some(refusal.to_string()), ..record };
-            self.inner.writer.commit(WriteSet { audit_records: vec![record], ..WriteSet::default() }).await?;
+            self.commit_records(self.inner.refusals.sample(record)).await?;
             return Err(refusal.into());
         }
         if snapshot.is_revoked(&keys) {

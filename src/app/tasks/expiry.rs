@@ -91,7 +91,7 @@ impl Service {
         F: Future<Output = Result<Vec<Task>, Outage>>,
     {
         // Leaves most of the write queue to requests.
-        let max_concurrent = (self.settings().write_queue / 8).max(1);
+        let max_concurrent = (self.settings().commit_queue.standard / 8).max(1);
         for _ in 0..max_pages {
             let tasks = list(EXPIRY_PAGE_SIZE).await?;
             let is_last = tasks.len() < usize::try_from(EXPIRY_PAGE_SIZE).unwrap_or(usize::MAX);

@@ -183,7 +183,7 @@ impl Service {
                 return Err(self.refuse_transition(by, &task, request, refusal, cx).await);
             }
             Completion::Refused(conflict) => {
-                return Err(self.record_refusal(refused_transition_record(by, &task, request, cx), conflict));
+                return Err(self.record_refusal(refused_transition_record(by, &task, request, cx), conflict).await);
             }
         };
         Ok(TransitionOutcome { task, propagation: propagation.ok_or(LogicError::MissingLogPosition)? })
@@ -204,7 +204,9 @@ impl Service {
             reason: Some(refusal.to_string()),
             ..refused_transition_record(by, task, request, cx)
         };
-        let recorded = self.inner.writer.commit(WriteSet { audit_records: vec![record], ..WriteSet::default() }).await;
+        // An agent or a requester can repeat the request at will.
+        let records = if record.admin.is_some() { vec![record] } else { self.inner.refusals.sample(record) };
+        let recorded = self.commit_records(records).await;
         match recorded.and(self.inner.writer.await_barrier().await) {
             Ok(()) => ConflictError::IllegalTransition(refusal).into(),
             Err(outage) => outage.into(),

@@ -5,6 +5,7 @@ pub(super) mod audit;
 pub(super) mod authentication;
 pub(super) mod issuers;
 pub(super) mod keys;
+pub(super) mod limits;
 pub(super) mod log;
 pub(super) mod memory;
 pub(super) mod registry;

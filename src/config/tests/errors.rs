@@ -461,8 +461,8 @@ fn values_above_caps_are_rejected() {
         ),
         (
             "store.url",
-            "requests.queue = 0\nstore.url",
-            "errand.toml:3:18: requests.queue: `0` is not between 1 and 65536 (maximum queued writes)",
+            "requests.write_queue = 0\nstore.url",
+            "errand.toml:3:24: requests.write_queue: `0` is not between 1 and 65536 (maximum queued writes of clients)",
         ),
         (
             "id = \"planner\"",

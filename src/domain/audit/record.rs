@@ -60,7 +60,7 @@ pub enum Event {
 }
 
 /// The outcome of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The request succeeded.
@@ -81,7 +81,8 @@ pub enum Outcome {
 pub enum IntrospectionAuditMode {
     /// All introspections.
     All,
-    /// The first active response for a token and resource, and every inactive response.
+    /// The first active and the first inactive response for a token, and a sample of further
+    /// inactive ones.
     #[default]
     Changes,
     /// None.

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    CeilingExceeded, CeilingOwner, Denial, Evidence, ExchangeInput, Presenter, RequestedToken, TaskSelector,
-    edges::EdgeUse,
+    CeilingExceeded, CeilingOwner, Denial, EdgeUse, Evidence, ExchangeInput, Presenter, RequestedToken, TaskSelector,
 };
 use crate::domain::{
     authority::{Authority, MAX_DETAILS, RequestedPermissions},

@@ -1,5 +1,5 @@
-//! `/v1/admin/revocations` and `/v1/admin/blocks`: revoke, suspend, resume, block and unblock one
-//! target, or many tasks after a dry run.
+//! `/v1/admin/revocations`: revoke, suspend, resume, block and unblock one target, or many tasks
+//! after a dry run. The blocks in force are listed by [`blocks`](super::blocks).
 
 use std::collections::BTreeSet;
 

@@ -38,6 +38,10 @@ pub(in crate::http) enum ErrorCode {
     InsufficientScope,
     /// 403, for a client whose kind does not have the permission
     AccessDenied,
+    /// 429 (RFC 6585 §4)
+    TooManyRequests,
+    /// 429
+    QuotaExceeded,
     /// 503
     TemporarilyUnavailable,
     /// 500
@@ -61,6 +65,8 @@ impl ErrorCode {
             Self::InvalidToken => "invalid_token",
             Self::InsufficientScope => "insufficient_scope",
             Self::AccessDenied => "access_denied",
+            Self::TooManyRequests => "too_many_requests",
+            Self::QuotaExceeded => "quota_exceeded",
             Self::TemporarilyUnavailable => "temporarily_unavailable",
             Self::ServerError => "server_error",
         }
@@ -80,6 +86,7 @@ impl ErrorCode {
             | Self::InteractionRequired => StatusCode::BAD_REQUEST,
             Self::InvalidClient | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope | Self::AccessDenied => StatusCode::FORBIDDEN,
+            Self::TooManyRequests | Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
             Self::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -96,6 +103,8 @@ impl From<&Error> for ErrorCode {
             Error::Denied(denial) => denial.into(),
             Error::ConsentRequired(_) => Self::InteractionRequired,
             Error::Conflict(conflict) => conflict.into(),
+            Error::Throttled(_) => Self::TooManyRequests,
+            Error::QuotaExceeded(_) => Self::QuotaExceeded,
             // No OAuth endpoint queries an MCP server.
             Error::ToolListing(_) | Error::Unavailable(_) => Self::TemporarilyUnavailable,
             Error::Internal(_) => Self::ServerError,
@@ -232,6 +241,8 @@ pub(super) fn www_authenticate(error: &Error) -> Option<&'static str> {
         | ErrorCode::ActorUnauthorized
         | ErrorCode::InteractionRequired
         | ErrorCode::AccessDenied
+        | ErrorCode::TooManyRequests
+        | ErrorCode::QuotaExceeded
         | ErrorCode::TemporarilyUnavailable
         | ErrorCode::ServerError => None,
     }
@@ -258,7 +269,9 @@ mod tests {
                 ErrorCode::InteractionRequired => Some(ErrorCode::InvalidToken),
                 ErrorCode::InvalidToken => Some(ErrorCode::InsufficientScope),
                 ErrorCode::InsufficientScope => Some(ErrorCode::AccessDenied),
-                ErrorCode::AccessDenied => Some(ErrorCode::TemporarilyUnavailable),
+                ErrorCode::AccessDenied => Some(ErrorCode::TooManyRequests),
+                ErrorCode::TooManyRequests => Some(ErrorCode::QuotaExceeded),
+                ErrorCode::QuotaExceeded => Some(ErrorCode::TemporarilyUnavailable),
                 ErrorCode::TemporarilyUnavailable => Some(ErrorCode::ServerError),
                 ErrorCode::ServerError => None,
             };

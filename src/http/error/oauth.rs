@@ -1,7 +1,5 @@
 //! Error responses of the OAuth endpoints (RFC 6749 §5.2, RFC 8693 §2.2.2).
 
-use std::time::Duration;
-
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -14,7 +12,7 @@ use crate::{
     domain::{authority::Authority, exchange::Denial},
     http::error::{
         code::{ErrorCode, INTERNAL_ERROR_TEXT, www_authenticate},
-        outcome::{DEFAULT_RETRY_AFTER, Refusal, describe, retry_after, retry_after_header},
+        outcome::{Refusal, RetryHint, describe},
     },
 };
 
@@ -24,11 +22,11 @@ pub(in crate::http) struct OAuthError {
     code: ErrorCode,
     status: StatusCode,
     challenge: Option<&'static str>,
-    retry_after: Duration,
     description: String,
     reason: String,
     allowed_authority: Option<Authority>,
     required_consent: Option<Box<ConsentRequired>>,
+    retry: Option<RetryHint>,
 }
 
 #[derive(Serialize)]
@@ -50,7 +48,7 @@ impl From<Error> for OAuthError {
     fn from(error: Error) -> Self {
         let code = ErrorCode::from(&error);
         let (description, reason) = (describe(&error), error.to_string());
-        let (challenge, retry_after) = (www_authenticate(&error), retry_after(&error));
+        let (challenge, retry) = (www_authenticate(&error), RetryHint::of(&error));
         let (mut allowed_authority, mut required_consent) = (None, None);
         match error {
             Error::Denied(Denial::ScopeExceedsCeiling(excess) | Denial::DetailsExceedCeiling(excess)) => {
@@ -59,8 +57,7 @@ impl From<Error> for OAuthError {
             Error::ConsentRequired(consent) => required_consent = Some(consent),
             _ => {}
         }
-        let status = code.status();
-        Self { code, status, challenge, retry_after, description, reason, allowed_authority, required_consent }
+        Self { code, status: code.status(), challenge, description, reason, allowed_authority, required_consent, retry }
     }
 }
 
@@ -84,11 +81,11 @@ impl OAuthError {
             code,
             status: code.status(),
             challenge: None,
-            retry_after: DEFAULT_RETRY_AFTER,
             description: INTERNAL_ERROR_TEXT.to_owned(),
             reason: INTERNAL_ERROR_TEXT.to_owned(),
             allowed_authority: None,
             required_consent: None,
+            retry: None,
         }
     }
 
@@ -113,8 +110,8 @@ impl IntoResponse for OAuthError {
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if self.code == ErrorCode::TemporarilyUnavailable {
-            response.headers_mut().insert(header::RETRY_AFTER, retry_after_header(self.retry_after));
+        if let Some(retry) = self.retry {
+            retry.insert_into(response.headers_mut());
         }
         response.extensions_mut().insert(Refusal { code: self.code.as_str(), reason: self.reason });
         response

@@ -2,9 +2,17 @@
 
 use std::time::Duration;
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderMap, header};
 
-use crate::{app::Error, http::error::code::INTERNAL_ERROR_TEXT, ports::ErrorChain};
+use crate::{
+    app::{ConflictError, Error},
+    domain::admission::Throttled,
+    http::{error::code::INTERNAL_ERROR_TEXT, extract::admission::insert_throttled},
+    ports::ErrorChain,
+};
+
+/// When a client whose quota is used up may retry: tokens expire, and tasks have deadlines.
+const QUOTA_RETRY_SECONDS: u64 = 30;
 
 /// Why a request was refused. An error response carries it as an extension; the request log reads
 /// it.
@@ -16,21 +24,43 @@ pub(in crate::http) struct Refusal {
     pub reason: String,
 }
 
-/// The `Retry-After` of a response whose error names no time.
-pub(super) const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When the client of a refused request may retry, and the limit that it exceeded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RetryHint {
+    seconds: u64,
+    throttled: Option<Throttled>,
+}
 
-/// Returns the time after which a retry may succeed.
-pub(super) fn retry_after(error: &Error) -> Duration {
-    match error {
-        Error::Unavailable(outage) => outage.retry_after(),
-        _ => DEFAULT_RETRY_AFTER,
+impl RetryHint {
+    /// For an outage, which may be over soon.
+    const SOON: Self = Self { seconds: 1, throttled: None };
+
+    /// Returns the hint for an error, if a retry can help.
+    pub(super) fn of(error: &Error) -> Option<Self> {
+        match error {
+            Error::Throttled(throttled) => {
+                Some(Self { seconds: throttled.retry_after.as_secs(), throttled: Some(*throttled) })
+            }
+            Error::QuotaExceeded(_) => Some(Self { seconds: QUOTA_RETRY_SECONDS, throttled: None }),
+            Error::Unavailable(outage) => Some(Self { seconds: whole_seconds(outage.retry_after()), throttled: None }),
+            Error::Conflict(ConflictError::TooManySubscribers) => Some(Self::SOON),
+            _ => None,
+        }
+    }
+
+    /// Writes the headers.
+    pub(super) fn insert_into(self, headers: &mut HeaderMap) {
+        headers.insert(header::RETRY_AFTER, self.seconds.into());
+        if let Some(throttled) = &self.throttled {
+            insert_throttled(headers, throttled);
+        }
     }
 }
 
-/// Returns the value of `Retry-After` (RFC 9110 §10.2.3): whole seconds, rounded up.
-pub(super) fn retry_after_header(delay: Duration) -> HeaderValue {
+/// Returns whole seconds for `Retry-After` (RFC 9110 §10.2.3), rounded up, at least one.
+fn whole_seconds(delay: Duration) -> u64 {
     let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-    seconds.max(1).into()
+    seconds.max(1)
 }
 
 /// Returns the text that the client receives for an error. Logs an outage with its causes: the

@@ -1,7 +1,5 @@
 //! Error responses of the JSON APIs: problem details (RFC 9457).
 
-use std::time::Duration;
-
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -13,7 +11,7 @@ use crate::{
     domain::{registry::tool::AcceptanceError, task::TaskState},
     http::error::{
         code::{ErrorCode, INTERNAL_ERROR_TEXT, www_authenticate},
-        outcome::{DEFAULT_RETRY_AFTER, Refusal, describe, retry_after, retry_after_header},
+        outcome::{Refusal, RetryHint, describe},
     },
     ports::{OP_CHECK_SCHEMA, OP_FIND_SIGNING_KEY, Outage},
 };
@@ -116,6 +114,7 @@ impl ProblemType {
                 StatusCode::FORBIDDEN => "Not allowed by the API token",
                 StatusCode::INTERNAL_SERVER_ERROR => "Internal server error",
                 StatusCode::SERVICE_UNAVAILABLE => "Temporarily unavailable",
+                StatusCode::TOO_MANY_REQUESTS => "Too many requests",
                 _ => "Request refused",
             },
         }
@@ -153,6 +152,8 @@ impl From<&Error> for ProblemType {
             | Error::Token(..)
             | Error::Denied(_)
             | Error::ConsentRequired(_)
+            | Error::Throttled(_)
+            | Error::QuotaExceeded(_)
             | Error::Unavailable(_)
             | Error::Internal(_) => match ErrorCode::from(error) {
                 ErrorCode::InvalidRequest => Self::Malformed,
@@ -167,10 +168,10 @@ impl From<&Error> for ProblemType {
 pub(in crate::http) struct Problem {
     r#type: ProblemType,
     challenge: Option<&'static str>,
-    retry_after: Duration,
     detail: String,
     reason: String,
     state: Option<TaskState>,
+    retry: Option<RetryHint>,
 }
 
 #[derive(Serialize)]
@@ -193,10 +194,10 @@ impl From<Error> for Problem {
         Self {
             r#type: ProblemType::from(&error),
             challenge: www_authenticate(&error),
-            retry_after: retry_after(&error),
             detail: describe(&error),
             reason: error.to_string(),
             state,
+            retry: RetryHint::of(&error),
         }
     }
 }
@@ -236,10 +237,10 @@ impl Problem {
         Self {
             r#type,
             challenge: None,
-            retry_after: DEFAULT_RETRY_AFTER,
             detail: INTERNAL_ERROR_TEXT.to_owned(),
             reason: INTERNAL_ERROR_TEXT.to_owned(),
             state: None,
+            retry: None,
         }
     }
 
@@ -274,8 +275,8 @@ impl IntoResponse for Problem {
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            response.headers_mut().insert(header::RETRY_AFTER, retry_after_header(self.retry_after));
+        if let Some(retry) = self.retry {
+            retry.insert_into(response.headers_mut());
         }
         response.extensions_mut().insert(Refusal { code, reason: self.reason });
         response

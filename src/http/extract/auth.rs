@@ -13,7 +13,9 @@ use crate::{
         RequesterCaller, Subscriber, UnredeemedClient,
     },
     domain::{
+        admission::Family,
         audit::Event,
+        id::ClientId,
         registry::client::{ADMIN_SCOPE, AUDIT_SCOPE, INTROSPECT_SCOPE, TASKS_SCOPE},
         secret::Secret,
     },
@@ -21,6 +23,7 @@ use crate::{
         AppState,
         error::{oauth::OAuthError, problem::Problem},
         extract::{
+            admission::AdmissionSlot,
             form::{Form, decode_component},
             json::{parse_media_type, read_body},
         },
@@ -34,6 +37,8 @@ const JWT_BEARER_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-
 pub(in crate::http) trait ClientRequest: Sized + Send {
     /// The audit event of a form that does not parse.
     const EVENT: Event;
+    /// The family of the request, which decides the limits of the client.
+    const FAMILY: Family = Family::Exchange;
 
     /// Parses the form.
     fn parse(form: &Form) -> Result<Self, RequestError>;
@@ -56,9 +61,11 @@ impl<R: ClientRequest> FromRequest<AppState> for ClientForm<R> {
     type Rejection = OAuthError;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, OAuthError> {
-        let (cx, headers, form) = extract_client_form(request).await?;
+        let (cx, headers, slot, form) = extract_client_form(request).await?;
         let credentials = extract_credentials(&headers, &form).map_err(Error::from)?;
         let client = app.service.authenticate(credentials, &cx).await?;
+        // A throttled request leaves the assertion unused.
+        slot.hold(app.service.admit_client(R::FAMILY, client.id())?);
         match R::parse(&form) {
             Ok(request) => Ok(Self { client, request, cx }),
             Err(error) => Err(app.service.reject_request(client, R::EVENT, error, &cx).await.into()),
@@ -84,15 +91,21 @@ impl FromRequest<AppState> for ClientOrBearerForm {
     type Rejection = OAuthError;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, OAuthError> {
-        let (cx, headers, form) = extract_client_form(request).await?;
+        let (cx, headers, slot, form) = extract_client_form(request).await?;
+        let admit = |client: &ClientId| app.service.admit_client(Family::Introspection, client);
         let client = if let Some(token) = find_bearer_token(&headers) {
             if form.get("client_assertion").is_some() || form.get("client_secret").is_some() {
                 return Err(Error::from(AuthError::MultipleMethods).into());
             }
-            app.service.authorize(&token, &[INTROSPECT_SCOPE], "POST /oauth2/introspect", &cx).await?.into_client()
+            let call = "POST /oauth2/introspect";
+            let client = app.service.authorize(&token, &[INTROSPECT_SCOPE], call, &cx).await?.into_client();
+            slot.hold(admit(client.id())?);
+            client
         } else {
             let credentials = extract_credentials(&headers, &form).map_err(Error::from)?;
-            app.service.authenticate(credentials, &cx).await?.redeem(&app.service, &cx).await?
+            let client = app.service.authenticate(credentials, &cx).await?;
+            slot.hold(admit(client.id())?);
+            client.redeem(&app.service, &cx).await?
         };
         Ok(Self { client, form, cx, headers })
     }
@@ -106,7 +119,7 @@ impl FromRequestParts<AppState> for AdminOperator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        let (caller, cx) = require_api_scope(parts, app, &[ADMIN_SCOPE]).await?;
+        let (caller, cx) = require_api_scope(parts, app, Family::Admin, &[ADMIN_SCOPE]).await?;
         Ok(Self(caller, cx))
     }
 }
@@ -119,7 +132,7 @@ impl FromRequestParts<AppState> for AdminReader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        let (caller, cx) = require_api_scope(parts, app, &[ADMIN_SCOPE, AUDIT_SCOPE]).await?;
+        let (caller, cx) = require_api_scope(parts, app, Family::Admin, &[ADMIN_SCOPE, AUDIT_SCOPE]).await?;
         Ok(Self(caller, cx))
     }
 }
@@ -132,7 +145,7 @@ impl FromRequestParts<AppState> for TaskClient {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        let (caller, cx) = require_api_scope(parts, app, &[TASKS_SCOPE]).await?;
+        let (caller, cx) = require_api_scope(parts, app, Family::Tasks, &[TASKS_SCOPE]).await?;
         Ok(Self(caller, cx))
     }
 }
@@ -146,7 +159,9 @@ impl FromRequestParts<AppState> for TaskParticipant {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let (token, call, cx) = extract_bearer(parts)?;
-        Ok(Self(app.service.authorize_any(&token, &[TASKS_SCOPE], &call, &cx).await?, cx))
+        let caller = app.service.authorize_any(&token, &[TASKS_SCOPE], &call, &cx).await?;
+        AdmissionSlot::of(&parts.extensions).hold(app.service.admit_caller(&caller)?);
+        Ok(Self(caller, cx))
     }
 }
 
@@ -159,7 +174,9 @@ impl FromRequestParts<AppState> for RequesterAuth {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let (token, call, cx) = extract_bearer(parts)?;
-        Ok(Self(app.service.authorize_requester(&token, &call, &cx).await?, cx))
+        let caller = app.service.authorize_requester(&token, &call, &cx).await?;
+        AdmissionSlot::of(&parts.extensions).hold(app.service.admit_requester(&caller)?);
+        Ok(Self(caller, cx))
     }
 }
 
@@ -179,10 +196,12 @@ impl FromRequestParts<AppState> for FeedSubscriber {
 async fn require_api_scope(
     parts: &Parts,
     app: &AppState,
+    family: Family,
     scopes: &[&str],
 ) -> Result<(ApiCaller, RequestContext), Problem> {
     let (token, call, cx) = extract_bearer(parts)?;
     let caller = app.service.authorize(&token, scopes, &call, &cx).await?;
+    AdmissionSlot::of(&parts.extensions).hold(app.service.admit_client(family, caller.client().id())?);
     Ok((caller, cx))
 }
 
@@ -195,15 +214,18 @@ fn extract_bearer(parts: &Parts) -> Result<(Secret, String, RequestContext), Pro
     Ok((token, call, cx))
 }
 
-async fn extract_client_form(mut request: Request) -> Result<(RequestContext, HeaderMap, Form), OAuthError> {
+async fn extract_client_form(
+    mut request: Request,
+) -> Result<(RequestContext, HeaderMap, AdmissionSlot, Form), OAuthError> {
     let cx =
         request.extensions().get::<RequestContext>().cloned().ok_or(RequestError::MissingParameter("x-request-id"))?;
     let headers = std::mem::take(request.headers_mut());
+    let slot = AdmissionSlot::of(request.extensions());
     if parse_media_type(&headers).is_none_or(|media| media != "application/x-www-form-urlencoded") {
         return Err(RequestError::MalformedForm.into());
     }
     let body = read_body(request).await?.ok_or_else(OAuthError::too_large)?;
-    Ok((cx, headers, Form::parse(&body)?))
+    Ok((cx, headers, slot, Form::parse(&body)?))
 }
 
 /// Returns the credentials of a request, which must use exactly one authentication method (RFC 6749

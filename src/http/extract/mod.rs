@@ -1,5 +1,6 @@
 //! Extractors: authentication, forms, JSON bodies, queries, paths, request headers.
 
+pub(super) mod admission;
 pub(super) mod auth;
 pub(super) mod form;
 pub(super) mod idempotency_key;

@@ -17,6 +17,7 @@ use crate::{
     http::{
         AppState,
         error::outcome::Refusal,
+        extract::admission::AdmissionSlot,
         middleware::{metrics::RequestMetric, timeout::run_with_timeout},
     },
 };
@@ -45,6 +46,8 @@ pub(super) async fn log_request(
     if let Some(id) = id {
         request.extensions_mut().insert(RequestContext { request_id: id, now: app.service.clock().now() });
     }
+    let admission = AdmissionSlot::default();
+    request.extensions_mut().insert(admission.clone());
     let mut response = run_with_timeout(limit, request, next).instrument(span.clone()).await;
     let duration = app.service.clock().monotonic().saturating_sub(started);
     let status = response.status().as_u16();
@@ -84,6 +87,7 @@ pub(super) async fn log_request(
     let outcome = refusal.map_or("ok", |refusal| refusal.code);
     app.metrics.record_request(&RequestMetric { endpoint, outcome, status }, duration);
     let headers = response.headers_mut();
+    admission.finish(headers);
     if let Ok(id) = HeaderValue::from_str(&id_text) {
         headers.insert(X_REQUEST_ID, id);
     }

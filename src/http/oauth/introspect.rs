@@ -35,7 +35,7 @@ pub(in crate::http) async fn introspect(
     caller: ClientOrBearerForm,
 ) -> Result<Response, OAuthError> {
     let ClientOrBearerForm { client, form, cx, headers } = caller;
-    let body = match app.service.introspect(&client, form.required("token")?, &cx)? {
+    let body = match app.service.introspect(&client, form.required("token")?, &cx).await? {
         Introspection::Active(token) => token.encoded(encode_response).map_err(Error::from)?,
         Introspection::Inactive => Bytes::from_static(INACTIVE_RESPONSE),
     };

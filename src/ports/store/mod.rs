@@ -11,6 +11,7 @@ mod keys;
 mod log;
 mod maintenance;
 mod queries;
+mod quotas;
 mod registry;
 mod replicas;
 mod status_lists;
@@ -26,6 +27,7 @@ pub use keys::{KeyStore, StoredKey, StoredKeys, signing_key_aad};
 pub use log::LogStore;
 pub use maintenance::{GcStats, MaintenanceStore};
 pub use queries::{ListError, Page, PageRequest};
+pub use quotas::QuotaStore;
 pub use registry::{RegistryStore, StoredRegistry};
 pub use replicas::ReplicaStore;
 pub use status_lists::{StatusListStore, TokenCursor, TokenSelector};
@@ -53,6 +55,7 @@ pub trait Store:
     + AuditStore
     + ReplicaStore
     + StatusListStore
+    + QuotaStore
     + MaintenanceStore
 {
 }
@@ -69,6 +72,7 @@ impl<T> Store for T where
         + AuditStore
         + ReplicaStore
         + StatusListStore
+        + QuotaStore
         + MaintenanceStore
         + ?Sized
 {

@@ -166,6 +166,19 @@ impl WriteSet {
     }
 }
 
+impl WriteSet {
+    /// Returns whether the write has precedence over the writes of clients: an admin asked for it,
+    /// or it takes something away and was not asked for by a client. A client that revokes its own
+    /// tokens has no precedence, since it can do so at will.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        let takes_away = !self.log_entries.is_empty();
+        let is_by_client = self.log_entries.iter().any(|entry| entry.by.starts_with("client:"));
+        let is_by_admin = self.audit_records.iter().any(|record| record.admin.is_some());
+        is_by_admin || (takes_away && !is_by_client)
+    }
+}
+
 /// The outcome of a [`WriteSet`].
 ///
 /// When several outcomes apply, `Replayed` takes precedence over `AlreadyApplied`, and that over
@@ -228,4 +241,37 @@ pub trait WriteStore: Send + Sync {
     /// Returns the outcome of the request with this idempotency key, if there was one. It is always
     /// [`WriteOutcome::AlreadyApplied`].
     async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::audit::{Event, Outcome};
+
+    #[test]
+    fn only_clients_have_no_precedence() {
+        let entry = |by: &str| NewEntry::registry_changed(by.into(), Timestamp::EPOCH);
+        let record = |admin: Option<&str>| Record {
+            admin: admin.map(str::to_owned),
+            ..Record::new(Timestamp::EPOCH, Event::Revocation, Outcome::Done)
+        };
+        let write = |entries: &[&str], admin| WriteSet {
+            log_entries: entries.iter().map(|by| entry(by)).collect(),
+            audit_records: vec![record(admin)],
+            ..WriteSet::default()
+        };
+        for (entries, admin, is_urgent) in [
+            (&[][..], None, false),
+            (&[], Some("admin:ops"), true),
+            (&["admin:ops"], Some("admin:ops"), true),
+            (&["requester:https://login.example.com alice"], None, true),
+            (&["config"], None, true),
+            (&["client:planner"], None, false),
+            (&["admin:ops", "client:planner"], None, false),
+            (&["client:planner"], Some("admin:ops"), true),
+        ] {
+            assert_eq!(write(entries, admin).is_urgent(), is_urgent, "{entries:?} {admin:?}");
+        }
+        assert!(!WriteSet::default().is_urgent());
+    }
 }

@@ -4,13 +4,16 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::server::{IDP, JWT, Server, form, form_with_changes, read_response, secret, with_assertion, with_changes};
+use crate::server::{
+    Form, IDP, JWT, Server, decode_claims, form, form_with_changes, read_response, secret, wait_until, with_assertion,
+    with_changes,
+};
 
 on_both_stores!(
     replayed_assertion_is_audited,
     replayed_actor_token_is_audited,
-    client_authentication_flood_is_sampled,
-    bearer_token_flood_is_sampled,
+    refusal_flood_is_counted,
+    introspection_flood_of_revoked_token_is_counted,
     malformed_request_is_audited,
     wrong_credentials_are_audited,
     admin_refusals_are_audited
@@ -93,48 +96,174 @@ async fn replayed_actor_token_is_audited(server: Server) {
     server.stop().await;
 }
 
-/// Failed client authentication needs no credentials. The trail counts the failures, and does not
-/// grow with them.
-async fn client_authentication_flood_is_sampled(server: Server) {
-    let grant = form(&[("grant_type", "client_credentials")]);
-    let send = |n| server.post("/oauth2/token").basic_auth(format!("unknown-{n}"), Some("wrong")).form(&grant);
-    assert_counted(&server, send, "unknown").await;
-    server.stop().await;
+/// How the records of a flood of 60 equal requests are checked.
+struct Flood<'a> {
+    name: &'a str,
+    /// Sends the request with this number.
+    send: Box<dyn Fn(usize) -> RequestBuilder + 'a>,
+    status: u16,
+    event: &'a str,
+    outcome: &'a str,
+    reason: &'a str,
+    /// How many requests are recorded one by one.
+    recorded: usize,
 }
 
-/// Failed requester authentication is sampled in the same way.
-async fn bearer_token_flood_is_sampled(server: Server) {
-    let send = |n: usize| {
-        let token = server.user_token(json!({"iss": format!("https://{n}.example"), "jti": n}));
-        server.request(Method::GET, "/v1/grants").bearer_auth(token)
-    };
-    assert_counted(&server, send, "not a live API token").await;
-    server.stop().await;
-}
-
-/// Sends 60 requests that are refused, and checks for 20 records and the count of the others.
-async fn assert_counted(server: &Server, send: impl Fn(usize) -> RequestBuilder, reason: &str) {
-    for _ in 0..3 {
-        let requests = (0..20).map(|n| send(n).send());
-        let responses = futures_util::future::join_all(requests).await;
-        assert!(responses.into_iter().all(|response| response.unwrap().status() == 401));
+impl<'a> Flood<'a> {
+    /// A flood of refusals, of which a sample is recorded.
+    fn refused(
+        name: &'a str,
+        send: impl Fn(usize) -> RequestBuilder + 'a,
+        status: u16,
+        event: &'a str,
+        reason: &'a str,
+    ) -> Self {
+        Self { name, send: Box::new(send), status, event, outcome: "refused", reason, recorded: 20 }
     }
-    let all = async || {
-        let path = "/audit?event=client.authenticate&outcome=refused&limit=1000";
-        let (_, trail) = server.admin(Method::GET, path, None).await;
-        let items = trail["items"].as_array().unwrap().clone();
-        items.into_iter().map(|item| item["chained"]["record"].clone()).collect::<Vec<_>>()
+
+    /// Sends 60 requests, and checks that some are recorded and the others are counted.
+    async fn run(&self, server: &Server) {
+        let Self { name, event, outcome, recorded, .. } = self;
+        let find = async || {
+            let path = format!("/audit?event={event}&outcome={outcome}&limit=1000");
+            let (_, trail) = server.admin(Method::GET, &path, None).await;
+            let items = trail["items"].as_array().unwrap().iter();
+            let records = items.map(|item| item["chained"]["record"].clone());
+            records.filter(|record| record["reason"].as_str().unwrap_or_default().contains(self.reason)).collect()
+        };
+        let before: Vec<Value> = find().await;
+        for batch in 0..3 {
+            let requests = (0..20).map(|n| (self.send)(20 * batch + n).send());
+            for response in futures_util::future::join_all(requests).await {
+                assert_eq!(response.unwrap().status(), self.status, "{name}");
+            }
+        }
+        wait_until(name, async || find().await.len() == before.len() + recorded).await;
+        let cx = server.cx();
+        let later = errand::app::RequestContext {
+            now: cx.now.saturating_add(errand::domain::time::Lifetime::minutes(2)),
+            ..cx
+        };
+        server.application.service.collect_garbage(&later).await.unwrap();
+        wait_until(name, async || find().await.len() == before.len() + recorded + 1).await;
+        let records: Vec<Value> = find().await;
+        let is_count = |record: &&Value| record["requested"]["count"] == 60 - *recorded as u64;
+        assert_eq!(records.iter().filter(is_count).count(), 1, "{name}: {records:?}");
+    }
+}
+
+/// A caller can cause each of these refusals at will, and most of them without credentials. The
+/// trail counts them, and does not grow with them.
+async fn refusal_flood_is_counted(server: Server) {
+    let grant = form(&[("grant_type", "client_credentials")]);
+    let used = server.assertion(json!({}));
+    assert_eq!(server.post_with_assertion("/oauth2/token", &grant, &used).await.0, 200);
+    let user = server.user_token(json!({}));
+    let token = server.task_token().await;
+    let excess = form_with_changes(&server.exchange_form(&user), &[("scope", "files:delete")]);
+    let api_token = server.api_token("planner", "errand:tasks").await;
+    let as_reader = |form: &Form| server.post("/oauth2/token").basic_auth("reader", Some(secret("reader"))).form(form);
+    let as_planner =
+        |form: &Form| server.post("/oauth2/token").form(&with_assertion(form, &server.assertion(json!({}))));
+    let introspect = |token: &str| {
+        let form = form(&[("token", token)]);
+        server.post("/oauth2/introspect").basic_auth("files", Some(secret("files"))).form(&form)
     };
-    crate::server::wait_until("the failures are recorded", async || all().await.len() == 20).await;
-    let cx = server.cx();
-    let later =
-        errand::app::RequestContext { now: cx.now.saturating_add(errand::domain::time::Lifetime::minutes(2)), ..cx };
-    server.application.service.collect_garbage(&later).await.unwrap();
-    crate::server::wait_until("the count is recorded", async || all().await.len() == 21).await;
-    let records = all().await;
-    let counted =
-        records.iter().find(|record| record["requested"]["count"] == 40).unwrap_or_else(|| panic!("{records:?}"));
-    assert!(counted["reason"].as_str().unwrap().contains(reason), "{counted}");
+    let foreign = server.task_token().await;
+    let complete = format!("/v1/tasks/{}/complete", decode_claims(&token)["txn"].as_str().unwrap());
+    let complete = || server.request(Method::POST, &complete).bearer_auth(&api_token).json(&json!({}));
+    assert_eq!(complete().send().await.unwrap().status(), 200);
+    let floods = [
+        Flood::refused(
+            "unknown clients",
+            |n| server.post("/oauth2/token").basic_auth(format!("unknown-{n}"), Some("wrong")).form(&grant),
+            401,
+            "client.authenticate",
+            "unknown or disabled client",
+        ),
+        Flood::refused(
+            "bearer tokens of strangers",
+            |n| {
+                let token = server.user_token(json!({"iss": format!("https://{n}.example"), "jti": n}));
+                server.request(Method::GET, "/v1/grants").bearer_auth(token)
+            },
+            401,
+            "client.authenticate",
+            "not a live API token",
+        ),
+        Flood::refused(
+            "a captured assertion",
+            |_| server.post("/oauth2/token").form(&with_assertion(&grant, &used)),
+            401,
+            "client.authenticate",
+            "already used",
+        ),
+        Flood::refused(
+            "an agent's token at the admin API",
+            |_| server.request(Method::GET, "/v1/admin/keys").bearer_auth(&api_token),
+            403,
+            "client.authenticate",
+            "the API token lacks",
+        ),
+        Flood::refused("exchanges that are denied", |_| as_planner(&excess), 400, "token.issue", "exceeds"),
+        Flood::refused(
+            "malformed requests",
+            |_| as_reader(&form(&[("grant_type", "password")])),
+            400,
+            "token.issue",
+            "`grant_type` is not supported",
+        ),
+        Flood::refused(
+            "scopes that are not allowed",
+            |_| as_reader(&form_with_changes(&grant, &[("scope", "errand:admin")])),
+            400,
+            "token.issue",
+            "the client may not request this scope",
+        ),
+        Flood::refused(
+            "revocations of another client's token",
+            |_| {
+                let form = form(&[("token", &foreign)]);
+                server.post("/oauth2/revoke").basic_auth("stranger", Some(secret("stranger"))).form(&form)
+            },
+            400,
+            "revocation",
+            "neither issued to this client",
+        ),
+        Flood::refused("transitions of a completed task", |_| complete(), 409, "task.transition", ""),
+        Flood {
+            name: "introspections of made-up tokens",
+            send: Box::new(|n| introspect(&format!("{token}{n}"))),
+            status: 200,
+            event: "token.introspect",
+            outcome: "inactive",
+            reason: "not a token of this server",
+            recorded: 0,
+        },
+    ];
+    for flood in floods {
+        flood.run(&server).await;
+    }
+    server.stop().await;
+}
+
+/// The introspections of one revoked token: the first one is recorded, then a sample.
+async fn introspection_flood_of_revoked_token_is_counted(server: Server) {
+    let token = server.task_token().await;
+    server.revoke(json!({"kind": "token", "id": decode_claims(&token)["jti"], "reason": "test"})).await;
+    let form = form(&[("token", &token)]);
+    let flood = Flood {
+        name: "introspections of a revoked token",
+        send: Box::new(|_| server.post("/oauth2/introspect").basic_auth("files", Some(secret("files"))).form(&form)),
+        status: 200,
+        event: "token.introspect",
+        outcome: "inactive",
+        reason: "",
+        recorded: 21,
+    };
+    flood.run(&server).await;
+    drop(flood);
+    server.stop().await;
 }
 
 async fn malformed_request_is_audited(server: Server) {

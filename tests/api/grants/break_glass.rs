@@ -37,6 +37,7 @@ consent_tests!(
     break_glass_replaces_consent_only,
     requester_grant_takes_precedence,
     every_use_is_audited,
+    token_is_active_only_with_a_record,
     withdrawal_ends_tokens_based_on_break_glass,
     review_requires_another_admin,
     concurrent_reviews_have_one_winner,
@@ -236,6 +237,26 @@ async fn every_use_is_audited(server: Server) {
     let task = decode_claims(&token)["txn"].as_str().unwrap().to_owned();
     let (_, trail) = server.admin(Method::GET, &format!("/tasks/{task}/trail"), None).await;
     assert!(trail["steps"].to_string().contains("break-glass"), "{trail}");
+    server.stop().await;
+}
+
+/// While no record can be written, the outcome of an introspection is unknown, although the replica
+/// could answer from memory. Other tokens are not affected.
+async fn token_is_active_only_with_a_record(server: Server) {
+    create_break_glass(&server, &READ_TOOLS).await;
+    let token = server.task_token().await;
+    let ordinary = server.api_token("planner", "errand:tasks").await;
+    assert!(server.is_active(&token).await);
+    let lock = server.store.lock_writes().await;
+    let form = crate::server::form(&[("token", &token)]);
+    let (status, body) = server.post_as("files", "/oauth2/introspect", &form).await;
+    assert_eq!((status.as_u16(), &body["error"]), (503, &json!("temporarily_unavailable")), "{body}");
+    assert_eq!(call_api(&server, &ordinary, Method::GET, "/v1/tasks", None).await.0, 200);
+    drop(lock);
+    wait_until("records are written again", async || {
+        server.post_as("files", "/oauth2/introspect", &form).await.0 == 200
+    })
+    .await;
     server.stop().await;
 }
 

@@ -41,7 +41,7 @@ impl Server {
             was_encoded = true;
             Ok::<_, Infallible>(Bytes::from(claims.jti.to_string()))
         };
-        match service.introspect(&caller, token, &cx).unwrap() {
+        match service.introspect(&caller, token, &cx).await.unwrap() {
             Introspection::Active(active) => (Some(active.encoded(encode).unwrap()), was_encoded),
             Introspection::Inactive => (None, false),
         }

@@ -256,8 +256,8 @@ async fn forbidden_addresses_are_not_contacted() {
         ("b", shop.uri.clone().replace("127.0.0.1", "localhost"), json!([])),
         ("c", "https://10.0.0.7/mcp".to_owned(), json!([])),
         ("d", "https://169.254.169.254/latest".to_owned(), json!(["10.0.0.0/8"])),
-        ("e", "https://[::ffff:127.0.0.1]/mcp".to_owned(), json!(["127.0.0.0/8"])),
-        ("f", format!("https://localhost:{port}"), json!([])),
+        ("e", "https://[::ffff:7f00:1]/mcp".to_owned(), json!(["127.0.0.0/8"])),
+        ("f", format!("https://localhost:{port}/"), json!([])),
     ] {
         let (status, body) = server.import_from(id, &uri, networks).await;
         let detail = body["detail"].as_str().unwrap();

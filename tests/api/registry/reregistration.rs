@@ -133,7 +133,7 @@ async fn reregistered_agent_inherits_nothing(server: Server) {
         let join = form_with_changes(&for_notes("other-client"), &[("purpose", ""), ("task_id", &of_notes)]);
         let (status, body) = exchange(at, &new, &join).await;
         assert_eq!(status, 400, "{body}");
-        assert!(body["error_description"].as_str().unwrap().contains("unknown task"), "{body}");
+        assert!(body["error_description"].as_str().unwrap().contains("no such task"), "{body}");
         assert_eq!(read_task_status(at, &new, &of_notes).await, 404);
         assert!(!at.is_active(token).await);
         // The consent to the removed agent does not apply, whether or not the user token is for the

@@ -140,7 +140,7 @@ async fn timed_out_write_fails_alone() {
 /// While writes are blocked and the queue is full, requests get 503 with `Retry-After`, and don't
 /// accumulate.
 async fn full_queue_returns_503(server: Server) {
-    let small = server.replica_with(|config| config.requests.queue = 4).await;
+    let small = server.replica_with(|config| config.requests.write_queue = 4).await;
     let grant = form(&[("grant_type", "client_credentials")]);
     let held = server.store.lock_writes().await;
     let sent = (0..40).map(|_| {

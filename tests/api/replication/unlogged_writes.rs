@@ -73,7 +73,7 @@ async fn expiry_sweep_does_not_fill_the_queue(server: Server) {
         server.issue_token("planner", &form_with_changes(&form, &[("purpose", &format!("errand {n}"))])).await;
     }
     server.pass_all_deadlines().await;
-    let small = server.replica_with(|config| config.requests.queue = 4).await;
+    let small = server.replica_with(|config| config.requests.write_queue = 4).await;
     small.application.service.collect_garbage(&small.application.system_context().unwrap()).await.unwrap();
     assert_eq!((server.count_tasks_in_state("active").await, server.count_tasks_in_state("expired").await), (0, TASKS));
     small.stop().await;

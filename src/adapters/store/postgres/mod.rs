@@ -35,6 +35,7 @@ use crate::{
             break_glass::{BreakGlassGrant, ReviewState},
         },
         id::{ClientId, GrantId, TaskId, TokenId},
+        quota::QuotaKey,
         registry::tool::ToolRecord,
         replication::{Heartbeat, ReplicaId},
         revocation::{LogEntry, LogPosition},
@@ -45,8 +46,8 @@ use crate::{
     ports::{
         AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, ConfigurationStore, GcStats, GrantFilter,
         GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest,
-        RegistryStore, ReplicaStore, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor,
-        TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
+        QuotaStore, RegistryStore, ReplicaStore, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore,
+        TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
@@ -266,6 +267,13 @@ impl TaskStore for PostgresStore {
 
     async fn list_tasks_of_revoked_parties(&self, since: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
         read::list_tasks_of_revoked_parties(&self.pool, since, limit).await
+    }
+}
+
+#[async_trait]
+impl QuotaStore for PostgresStore {
+    async fn count_usage(&self, key: &QuotaKey, now: Timestamp, limit: u32) -> Result<u32, Outage> {
+        read::count_usage(&self.pool, key, now, limit).await
     }
 }
 

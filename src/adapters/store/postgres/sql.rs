@@ -1,6 +1,6 @@
 //! The SQL statements for PostgreSQL. Those for SQLite have the same names and the same order.
 
-use crate::adapters::store::sql::statements;
+use crate::adapters::store::statements::statements;
 
 /// Begins a write, at an isolation level independent of the database's default. Every statement
 /// sees the commits before its own start, so after a wait for another transaction's lock, the next
@@ -282,6 +282,16 @@ statements! {
     TASKS_WITHOUT_GRANT = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
         FROM tasks WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended')
             AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = tasks.grant_id) LIMIT $1";
+    /// Counts up to a limit. Parameters: agent, time, limit.
+    OPEN_TASKS_OF_AGENT = "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE root_agent = $1 AND deadline > $2
+        AND state IN ('active', 'suspended') LIMIT $3) AS open_tasks";
+    /// Counts up to a limit. Parameters: issuer, subject, time, limit.
+    OPEN_TASKS_OF_REQUESTER = "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE requester_issuer = $1 AND requester_subject = $2
+        AND deadline > $3 AND state IN ('active', 'suspended') LIMIT $4) AS open_tasks";
+    /// Counts up to a limit. Tokens that were issued earlier have expired. Parameters: task, time,
+    /// earliest issue, limit.
+    LIVE_TOKENS_OF_TASK = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE task = $1 AND expires > $2
+        AND issued >= $3 LIMIT $4) AS live_tokens";
     ORPHANED_TASKS = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
         FROM tasks WHERE state IN ('active', 'suspended')
             AND (NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'agent' AND objects.id = tasks.root_agent AND objects.registered_seq <= tasks.rev)

@@ -38,6 +38,7 @@ use crate::{
             break_glass::{BreakGlassGrant, ReviewState},
         },
         id::{ClientId, GrantId, TaskId, TokenId},
+        quota::QuotaKey,
         registry::tool::ToolRecord,
         replication::{Heartbeat, ReplicaId},
         revocation::{LogEntry, LogPosition},
@@ -48,8 +49,8 @@ use crate::{
     ports::{
         AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, ConfigurationStore, GcStats, GrantFilter,
         GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest,
-        RegistryStore, ReplicaStore, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor,
-        TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
+        QuotaStore, RegistryStore, ReplicaStore, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore,
+        TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
@@ -232,6 +233,13 @@ impl TaskStore for SqliteStore {
 
     async fn list_tasks_of_revoked_parties(&self, since: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
         read::list_tasks_of_revoked_parties(&self.readers, since, limit).await
+    }
+}
+
+#[async_trait]
+impl QuotaStore for SqliteStore {
+    async fn count_usage(&self, key: &QuotaKey, now: Timestamp, limit: u32) -> Result<u32, Outage> {
+        read::count_usage(&self.readers, key, now, limit).await
     }
 }
 

@@ -24,8 +24,10 @@ use crate::{
             break_glass::{BreakGlassGrant, ReviewState},
         },
         id::{ClientId, GrantId, RequestId, TaskId, TokenId},
+        quota::QuotaKey,
         registry::tool::ToolRecord,
         revocation::{LogEntry, LogPosition},
+        settings::{MAX_CLOCK_SKEW, TOKEN_LIFETIME_CAP},
         task::{Requester, Task, TaskState},
         time::Timestamp,
         uri::ResourceUri,
@@ -230,6 +232,24 @@ pub(super) async fn list_tasks_of_revoked_parties(
     let query = query_as::<_, TaskRow>(sql::TASKS_OF_REVOKED_PARTIES).bind(since.unix()).bind(i64::from(limit));
     let rows = query.fetch_all(pool).await.map_err(Outage::during("list tasks of revoked parties"))?;
     rows.iter().map(TaskRow::read).collect()
+}
+
+pub(super) async fn count_usage(pool: &SqlitePool, key: &QuotaKey, now: Timestamp, limit: u32) -> Result<u32, Outage> {
+    let query = match key {
+        QuotaKey::OpenTasksOfAgent(agent) => {
+            query_scalar::<_, i64>(sql::OPEN_TASKS_OF_AGENT).bind(agent.as_str()).bind(now.unix())
+        }
+        QuotaKey::OpenTasksOfRequester(requester) => query_scalar(sql::OPEN_TASKS_OF_REQUESTER)
+            .bind(requester.issuer.as_str())
+            .bind(requester.subject.as_str())
+            .bind(now.unix()),
+        QuotaKey::LiveTokensOfTask(id) => {
+            let earliest_issue = now.saturating_sub(TOKEN_LIFETIME_CAP).saturating_sub(MAX_CLOCK_SKEW);
+            query_scalar(sql::LIVE_TOKENS_OF_TASK).bind(id.to_string()).bind(now.unix()).bind(earliest_issue.unix())
+        }
+    };
+    let count = query.bind(i64::from(limit)).fetch_one(pool).await.map_err(Outage::during("count for a quota"))?;
+    u32::try_from(count).map_err(Outage::during("count for a quota"))
 }
 
 pub(super) async fn find_grant(pool: &SqlitePool, id: GrantId) -> Result<Option<Grant>, Outage> {

@@ -4,7 +4,7 @@
 use proptest::{prelude::*, sample::subsequence};
 
 use super::*;
-use crate::domain::exchange::parties_are_active;
+use crate::domain::registry::parties_are_active;
 
 fn break_glass_grant(n: u128, names: &[&str]) -> Grant {
     Grant { break_glass: true, expires: NOW.saturating_add(Lifetime::minutes(15)), ..grant(n, Some(tools(names))) }

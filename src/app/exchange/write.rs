@@ -1,4 +1,4 @@
-//! Audit records of exchanges, issued and refused.
+//! What an exchange commits: an issued token with its records, or the record of a refusal.
 
 use serde_json::json;
 
@@ -98,9 +98,12 @@ impl Service {
         let RefusedExchange { error, audit } = refusal;
         let write = WriteSet {
             replay_guards: redeemed_guards(exchange.replay_guards, audit.actor_replay_guard.as_ref()),
-            audit_records: vec![refusal_record(exchange, &audit, &error)],
+            audit_records: self.inner.refusals.sample(refusal_record(exchange, &audit, &error)),
             ..WriteSet::default()
         };
+        if write.replay_guards.is_empty() && write.audit_records.is_empty() {
+            return error;
+        }
         match self.inner.writer.commit(write).await {
             Ok(WriteOutcome::Replayed) => self.reject_replay(exchange, audit).await,
             Ok(_) => error,
@@ -119,11 +122,11 @@ impl Service {
         let error = Error::Token("actor", TokenError::Replayed);
         let write = WriteSet {
             replay_guards: replay_guards.to_vec(),
-            audit_records: vec![refusal_record(exchange, &audit, &error)],
+            audit_records: self.inner.refusals.sample(refusal_record(exchange, &audit, &error)),
             ..WriteSet::default()
         };
-        match self.redeem(caller.id(), write, cx).await {
-            Ok(_) => error,
+        match self.redeem_refused(caller.id(), write, cx).await {
+            Ok(()) => error,
             Err(failure) => failure,
         }
     }
