@@ -95,7 +95,9 @@ pub async fn compare(store: &'static str, programs: [&Path; 2], rounds: usize) -
 
 impl Variant {
     async fn start(store: &str, program: &Path) -> Self {
-        let test_store = if store == "sqlite" { TestStore::sqlite().await } else { TestStore::postgres().await };
+        // Each program creates its own schema.
+        let test_store =
+            if store == "sqlite" { TestStore::empty_sqlite().await } else { TestStore::empty_postgres().await };
         let folder = tempfile::tempdir().unwrap();
         let fixtures = Fixtures::new(free_address());
         fixtures.configure(folder.path(), test_store.url());

@@ -278,8 +278,9 @@ impl<'a> Analysis<'a> {
                         Action::Resume | Action::Block | Action::Unblock => true,
                     }
                 };
-                // A task that is based on a grant ends with the grant, a task ends with its parties, and
-                // a task past its deadline has expired. None needs an entry of its own.
+                // A task that is based on a grant ends with the grant, a task ends with its
+                // parties, and a task past its deadline has expired. None needs an entry of its
+                // own.
                 let is_required = |task: &&OpenedTask<'_>| {
                     let may_have_ended = task.has_grant || self.may_have_ended_with_party(task);
                     task.is_in(selection) && !may_have_ended && call.end < task.valid_until
