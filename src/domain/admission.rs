@@ -14,7 +14,7 @@ pub enum Family {
     Exchange,
     /// The introspection endpoint.
     Introspection,
-    /// The task API and the revocation feed, for clients.
+    /// The task API, for clients.
     Tasks,
     /// The task and grant API, for requesters.
     Requester,

@@ -117,7 +117,7 @@ pub struct AdmissionLimits {
     pub exchange: RateLimit,
     /// The introspection endpoint, for each resource.
     pub introspection: RateLimit,
-    /// The task API and the revocation feed, for each client.
+    /// The task API, for each client.
     pub tasks: RateLimit,
     /// The task and grant API, for each requester.
     pub requester: RateLimit,

@@ -214,7 +214,7 @@ impl Lanes {
             else => return None,
         }
         take(&mut self.reserved, &mut received.reserved, max_batch);
-        let limit = if received.reserved.is_empty() { max_batch } else { max_batch / 4 };
+        let limit = if received.reserved.is_empty() { max_batch } else { (max_batch / 4).max(1) };
         let audit_share = limit / 4;
         take(&mut self.standard, &mut received.others, limit - audit_share.min(self.audit.len()));
         take(&mut self.audit, &mut received.others, limit);

@@ -69,7 +69,8 @@ impl Service {
         }
         let was_audited = || self.inner.recently_audited.contains(claims.jti, outcome);
         let is_new = match mode {
-            _ if claims.break_glass => true,
+            // An inactive break-glass token can be introspected at will, like any other.
+            _ if claims.break_glass => !was_audited(),
             IntrospectionAuditMode::Off => return Ok(()),
             IntrospectionAuditMode::All => true,
             IntrospectionAuditMode::Changes => !was_audited(),
