@@ -7,12 +7,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use crate::{
     adapters::{
         fetch::FetchLimits,
         issuers::JwksCache,
-        keyring::{Kek, Keyring},
+        keyring::{Kek, KekSet, Keyring, KeyringError, generate_sealed_keys},
         mcp::McpClient,
         store::{Database, StoreOptions, connect},
         system::{DedicatedThreads, OsEntropy, SystemClock, host_name},
@@ -22,12 +23,21 @@ use crate::{
         ReloadableLimits, RequestContext, Service, Settings, SubscriberLimits,
     },
     config::Config,
-    domain::{id::ClientId, keys::RotationReason, secret::Secret},
-    ports::{Clock, ErrorChain, Outage},
+    domain::{
+        audit::WriterId,
+        id::ClientId,
+        keys::RotationReason,
+        sealed_key::{KeyPurpose, missing_purposes},
+        secret::Secret,
+        time::Timestamp,
+    },
+    ports::{Clock, Entropy, ErrorChain, Outage, Precondition, RecordSealer, StateChange, Store, StoredKeys, WriteSet},
 };
 
 /// The interval of maintenance: key rotation and garbage collection.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
+/// The interval at which the audit trail is checked for records that need a checkpoint.
+const CHECKPOINT_POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// The interval at which the keys of issuers are checked; they are fetched again when they are ten
 /// minutes old.
 const JWKS_REFRESH_INTERVAL: Duration = Duration::from_mins(1);
@@ -40,9 +50,15 @@ pub enum StartupError {
     /// The store can't be used.
     #[error("[store] url: {}", ErrorChain(.0))]
     Store(Outage),
-    /// The signing keys in the store can't be decrypted.
+    /// The keys in the store can't be decrypted.
     #[error("[keys] encryption_key: {0}")]
-    Keys(String),
+    Keys(#[from] KeyringError),
+    /// The keys are missing from a store that has been used.
+    #[error(
+        "[store] url: the store has been used, but has no row in its table `sealed_keys`; restore the database from a \
+         backup, because without these keys no client secret and no audit record can be verified"
+    )]
+    MissingKeys,
     /// The system provides no randomness.
     #[error("the system provides no randomness: {}", ErrorChain(.0))]
     Entropy(Outage),
@@ -67,6 +83,8 @@ pub enum MigrationPolicy {
 pub struct Application {
     /// The service.
     pub service: Service,
+    /// The sealer of audit records, for another connection to the same store.
+    pub record_sealer: Arc<dyn RecordSealer>,
     issuer_keys: Arc<JwksCache>,
 }
 
@@ -83,7 +101,15 @@ pub async fn connect_store(config: &Config) -> Result<Arc<dyn Database>, Startup
 }
 
 impl Application {
-    /// Builds the application on its store: schema, keys, adapters. Writes nothing but the schema.
+    /// Builds the application for a command: like [`build`](Self::build), but all commands on a
+    /// host write to one chain of audit records.
+    pub async fn build_for_command(config: &Config, migrations: MigrationPolicy) -> Result<Self, StartupError> {
+        let writer = WriterId::of_commands(&host_name());
+        Self::build_with_writer(Arc::new(SystemClock::new()), config, migrations, Some(writer)).await
+    }
+
+    /// Builds the application on its store: schema, keys, adapters. Writes nothing but
+    /// the schema, and the sealed keys of a new store.
     pub async fn build(config: &Config, migrations: MigrationPolicy) -> Result<Self, StartupError> {
         Self::build_with_clock(Arc::new(SystemClock::new()), config, migrations).await
     }
@@ -94,16 +120,27 @@ impl Application {
         config: &Config,
         migrations: MigrationPolicy,
     ) -> Result<Self, StartupError> {
+        Self::build_with_writer(clock, config, migrations, None).await
+    }
+
+    /// Builds the application with a writer of audit records other than a new one.
+    async fn build_with_writer(
+        clock: Arc<dyn Clock>,
+        config: &Config,
+        migrations: MigrationPolicy,
+        writer: Option<WriterId>,
+    ) -> Result<Self, StartupError> {
         let store = connect_store(config).await?;
         if migrations == MigrationPolicy::Always || config.store.url.is_sqlite() {
             store.migrate().await.map_err(StartupError::Store)?;
         }
         store.ping().await.map_err(StartupError::Store)?;
         let entropy = Arc::new(OsEntropy::new().map_err(StartupError::Entropy)?);
-        let kek = Kek::new(config.keys.encryption_key.expose()).map_err(|e| StartupError::Keys(e.to_string()))?;
-        let pepper = kek.pepper();
-        let stored = store.load_keys().await.map_err(StartupError::Store)?;
-        let keyring = Keyring::open(kek, &stored).map_err(|e| StartupError::Keys(e.to_string()))?;
+        let keyring = open_keyring(&*store, configured_keks(config)?, clock.now()).await?;
+        let pepper = keyring.pepper()?;
+        let keyring = Arc::new(keyring);
+        let record_sealer = Arc::clone(&keyring) as Arc<dyn RecordSealer>;
+        store.unlock(Arc::clone(&record_sealer));
         let keys = Arc::new(JwksCache::new(Arc::clone(&clock), FetchLimits::default()));
         let settings = Settings {
             issuer: config.issuer.clone(),
@@ -114,6 +151,7 @@ impl Application {
             tokens: config.tokens,
             tasks: config.tasks,
             break_glass: config.break_glass,
+            audit_writer: writer.unwrap_or_else(|| WriterId(entropy.new_uuid())),
             introspection_audit: config.audit.introspections,
             commit_queue: CommitQueueLimits {
                 standard: queue_size(config.requests.write_queue),
@@ -141,7 +179,8 @@ impl Application {
             clock,
             entropy,
             threads: Arc::new(DedicatedThreads),
-            signer: Arc::new(keyring),
+            audit_keys: Arc::clone(&keyring) as _,
+            signer: keyring,
             trusted_keys: Arc::clone(&keys) as _,
             mcp_servers: Arc::new(McpClient::new(FetchLimits::default(), tokens)),
             store: store as _,
@@ -149,7 +188,7 @@ impl Application {
         };
         let service = Service::new(settings, ports);
         service.describe_file(service.file_version(declaration(config)), Vec::new());
-        Ok(Self { service, issuer_keys: keys })
+        Ok(Self { service, record_sealer, issuer_keys: keys })
     }
 
     /// Applies the declared objects to the store and creates the first keys. A server does this
@@ -231,6 +270,7 @@ impl Application {
     pub fn spawn_background_tasks(&self) -> BackgroundTasks {
         let tasks = self.spawn_replication();
         tasks.spawn(run_maintenance(self.service.clone()));
+        tasks.spawn(sign_checkpoints(self.service.clone()));
         tasks.spawn(refresh_issuer_keys(self.service.clone(), Arc::clone(&self.issuer_keys)));
         tasks.spawn(poll_tool_catalogues(self.service.clone()));
         tasks
@@ -277,6 +317,60 @@ fn queue_size(configured: u32) -> usize {
     usize::try_from(configured).unwrap_or(usize::MAX >> 4)
 }
 
+fn configured_keks(config: &Config) -> Result<KekSet, StartupError> {
+    let current = Kek::new(config.keys.encryption_key.expose())?;
+    let previous = config.keys.previous_encryption_keys.iter().map(|key| Kek::new(key.expose()));
+    Ok(KekSet::new(current, previous.collect::<Result<_, _>>()?))
+}
+
+/// Opens the stored keys. A store that has not been used gets its sealed keys first.
+async fn open_keyring(store: &dyn Store, keks: KekSet, now: Timestamp) -> Result<Keyring, StartupError> {
+    let mut stored = store.load_keys().await.map_err(StartupError::Store)?;
+    if stored.sealed_keys.is_empty() {
+        stored = create_sealed_keys(store, &keks, stored.version, now).await?;
+    }
+    if let Some(purpose) = missing_purposes(&stored.sealed_keys).first() {
+        return Err(KeyringError::MissingSealedKey(*purpose).into());
+    }
+    let has_previous = keks.has_previous();
+    let keyring = Keyring::open(keks, &stored)?;
+    if !keyring.is_rekeyed() {
+        tracing::warn!(
+            "stored keys are sealed under a previous key-encryption key; once every replica has the current one, run \
+             `errand keys rekey`"
+        );
+    } else if has_previous {
+        tracing::info!(
+            "no stored key is sealed under a previous key-encryption key; remove `previous_encryption_key_files`"
+        );
+    }
+    Ok(keyring)
+}
+
+/// Creates the sealed keys of a store that has not been used. Of two programs that do so at once,
+/// one wins, and both use its keys. A store that has been used must have its keys: with new ones,
+/// nothing that the missing ones authenticated would verify.
+async fn create_sealed_keys(
+    store: &dyn Store,
+    keks: &KekSet,
+    version: u64,
+    now: Timestamp,
+) -> Result<StoredKeys, StartupError> {
+    if store.is_unused().await.map_err(StartupError::Store)? {
+        let keys = generate_sealed_keys(keks, &KeyPurpose::ALL, now)?;
+        let write = WriteSet {
+            precondition: Some(Precondition::KeysVersion(version)),
+            state_changes: keys.into_iter().map(StateChange::PutSealedKey).collect(),
+            ..WriteSet::default()
+        };
+        // No audit record is written, so this writer has no chain.
+        let committed = store.commit(WriterId(Uuid::nil()), &[write]).await;
+        committed.map_err(|error| StartupError::Store(error.into()))?;
+    }
+    let stored = store.load_keys().await.map_err(StartupError::Store)?;
+    if stored.sealed_keys.is_empty() { Err(StartupError::MissingKeys) } else { Ok(stored) }
+}
+
 fn system_context(service: &Service) -> Option<RequestContext> {
     Some(RequestContext { request_id: service.new_request_id()?, now: service.clock().now() })
 }
@@ -288,6 +382,23 @@ async fn run_maintenance(service: Service) {
         let Some(cx) = system_context(&service) else { continue };
         if let Err(error) = service.collect_garbage(&cx).await {
             tracing::warn!(error = %ErrorChain(&error), "maintenance failed, retrying later");
+        }
+    }
+}
+
+async fn sign_checkpoints(service: Service) {
+    let mut ticks = tokio::time::interval(CHECKPOINT_POLL_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let Some(cx) = system_context(&service) else { continue };
+        match service.sign_due_checkpoint(&cx).await {
+            Ok(Some(signed)) => {
+                tracing::info!(number = signed.number, checkpoint = signed.text, "audit checkpoint signed");
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(error = %ErrorChain(&error), "audit checkpoint not signed, retrying later");
+            }
         }
     }
 }

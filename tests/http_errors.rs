@@ -16,7 +16,10 @@ use errand::{
     adapters::system::DedicatedThreads,
     app::{CommitQueueLimits, LeaseSettings, Ports, RequestContext, Service, Settings, SubscriberLimits},
     domain::{
-        audit::{Head, IntrospectionAuditMode, WriterId},
+        audit::{
+            Head, IntrospectionAuditMode, Seal, WriterId,
+            checkpoint::{RegistryState, SignedCheckpoint},
+        },
         configuration::ConfigurationHistory,
         grants::{
             Grant,
@@ -32,6 +35,7 @@ use errand::{
         registry::{client::Resource, issuer::TrustedIssuer, tool::ToolRecord},
         replication::{Heartbeat, ReplicaId},
         revocation::{LogEntry, LogPosition},
+        sealed_key::StoredSealedKey,
         secret::Pepper,
         settings::{AdmissionLimits, MemoryLimits, Quotas, TaskLimits, TokenLimits},
         status_list::{Shard, StatusListSettings},
@@ -40,12 +44,12 @@ use errand::{
     },
     http::{AppState, HttpSettings, router},
     ports::{
-        AuditFilter, AuditRow, AuditStore, ChangeListener, Clock, CommitError, ConfigurationStore, Entropy,
-        FetchCaller, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, McpServers,
-        Outage, Page, PageRequest, QuotaStore, RegistryStore, ReplicaStore, SignatureError, Signer, StatusListStore,
-        StoredKey, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord,
-        TokenSelector, TokenStore, ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet,
-        WriteStore,
+        AuditFilter, AuditKeys, AuditRow, AuditState, AuditStore, ChangeListener, Clock, CommitError,
+        ConfigurationStore, Entropy, FetchCaller, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LogStore,
+        MaintenanceStore, McpServers, Outage, Page, PageRequest, QuotaStore, RegistryStore, ReplicaStore,
+        SignatureError, Signer, StatusListStore, StoredKey, StoredKeys, StoredRegistry, TaskFilter, TaskStore,
+        TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, ToolListing, ToolListingError, TrustedKeys,
+        VerifiedToken, WriteOutcome, WriteSet, WriteStore,
     },
 };
 use http_body_util::BodyExt;
@@ -315,6 +319,7 @@ fn service(behavior: StoreBehavior) -> Service {
         tokens: TokenLimits::default(),
         tasks: TaskLimits::default(),
         break_glass: BreakGlassLimits::default(),
+        audit_writer: WriterId::of_commands("http"),
         introspection_audit: IntrospectionAuditMode::Off,
         commit_queue: CommitQueueLimits { standard: 16, reserved: 16, audit: 16, max_batch: 16 },
         admission: AdmissionLimits::default(),
@@ -337,6 +342,7 @@ fn service(behavior: StoreBehavior) -> Service {
         mcp_servers: Arc::new(FrozenClock),
         store: Arc::new(behavior),
         pepper: Pepper::new(&[7; 32]),
+        audit_keys: Arc::new(FrozenClock),
     };
     Service::new(settings, ports)
 }
@@ -401,6 +407,32 @@ impl Signer for FrozenClock {
 
     fn create_key(&self, _: SigningAlgorithm, _: Timestamp, _: Timestamp) -> Result<StoredKey, Outage> {
         Err(Outage::during("make a key")("no randomness"))
+    }
+
+    fn create_audit_key(&self, _: Timestamp) -> Result<StoredSealedKey, Outage> {
+        Err(Outage::during("make a key")("no randomness"))
+    }
+
+    fn reseal_keys(&self, keys: StoredKeys) -> Result<StoredKeys, Outage> {
+        Ok(keys)
+    }
+}
+
+impl AuditKeys for FrozenClock {
+    fn is_authentic(&self, _: &str, _: &Seal) -> bool {
+        true
+    }
+
+    fn sign_checkpoint(&self, _: &[u8]) -> Result<String, Outage> {
+        Ok("a.b.c".into())
+    }
+
+    fn verify_checkpoint(&self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn checkpoint_jwks(&self) -> JwkSet {
+        JwkSet::try_from(json!({"keys": [{"kty": "OKP"}]})).unwrap()
     }
 }
 
@@ -596,7 +628,11 @@ impl RegistryStore for StoreBehavior {
 #[async_trait]
 impl KeyStore for StoreBehavior {
     async fn load_keys(&self) -> Result<StoredKeys, Outage> {
-        self.get(StoredKeys { version: 0, keys: Vec::new() }).await
+        self.get(StoredKeys { version: 0, keys: Vec::new(), sealed_keys: Vec::new() }).await
+    }
+
+    async fn is_unused(&self) -> Result<bool, Outage> {
+        self.get(true).await
     }
 }
 
@@ -612,6 +648,20 @@ impl AuditStore for StoreBehavior {
 
     async fn read_audit_chain(&self, _: WriterId, _: u64, _: u32) -> Result<Vec<AuditRow>, Outage> {
         self.get(Vec::new()).await
+    }
+
+    async fn read_audit_state(&self) -> Result<AuditState, Outage> {
+        let registry = RegistryState { digest: String::new(), version: 0 };
+        let (writers, log) = (BTreeMap::new(), LogPosition::new(0));
+        self.get(AuditState { writers, log, registry, last_checkpoint: None }).await
+    }
+
+    async fn read_checkpoints(&self, _: u64, _: u32) -> Result<Vec<SignedCheckpoint>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn list_checkpoints(&self, page: &PageRequest) -> Result<Page<SignedCheckpoint>, ListError> {
+        self.page(page).await
     }
 }
 

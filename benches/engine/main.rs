@@ -11,6 +11,7 @@
     reason = "a benchmark fails by panicking, and acts as the environment, clocks included"
 )]
 
+mod audit_verification;
 mod authority_relations;
 #[expect(dead_code, reason = "the other benchmark uses more of it")]
 #[path = "../errand/fixtures.rs"]
@@ -56,6 +57,13 @@ pub struct Line {
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let before = machine::load_average();
+    if std::env::args().any(|argument| argument == "audit") {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        for Line { name, value, unit, .. } in runtime.block_on(audit_verification::measure()) {
+            println!("{name}: {value:.1} {unit}; load average before {before:?}, after {:?}", machine::load_average());
+        }
+        return;
+    }
     let mut lines = authority_relations::measure();
     lines.extend(runtime.block_on(introspection::measure()));
     lines.extend(revocation_index::measure());

@@ -8,5 +8,5 @@
 
 GRANT USAGE ON SCHEMA public TO :"service";
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO :"service";
-REVOKE UPDATE, DELETE ON audit, audit_agents, revocation_log FROM :"service";
+REVOKE UPDATE, DELETE ON audit, audit_agents, audit_checkpoints, revocation_log FROM :"service";
 REVOKE INSERT, UPDATE, DELETE ON _sqlx_migrations FROM :"service";

@@ -101,7 +101,7 @@ pub(crate) async fn show_audit(fixtures: &Fixtures, step: &mut Step, api: &str, 
     step.expect("the status", 200, response.status);
     let items = list(&response.body, "items");
     // The list starts with the newest record.
-    let records = items.rev().filter_map(|item| item.pointer("/chained/record")).collect::<Vec<_>>();
+    let records = items.rev().filter_map(|item| item.pointer("/record")).collect::<Vec<_>>();
     step.show("records", records.iter().map(|record| describe_record(record)).collect::<Vec<_>>());
     for (what, event, outcome, count) in [
         ("issued tokens: the planner's, the hand-over token, the reader's", "token.issue", "done", 3),

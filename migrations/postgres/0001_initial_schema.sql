@@ -61,6 +61,18 @@ CREATE TABLE signing_keys (
     sealed bytea NOT NULL
 );
 
+-- keys of the server for other purposes than the signing of tokens
+CREATE TABLE sealed_keys (
+    purpose text COLLATE "C" NOT NULL
+        CHECK (purpose IN ('client_secrets', 'audit_records', 'audit_checkpoints', 'row_tags')),
+    -- the number among the keys of this purpose; the last one is in use
+    epoch bigint NOT NULL CHECK (epoch > 0),
+    created bigint NOT NULL CHECK (created >= 0),
+    -- ENCRYPTED: the key, AES-256-GCM under the key-encryption key
+    sealed bytea NOT NULL,
+    PRIMARY KEY (purpose, epoch)
+);
+
 CREATE TABLE tasks (
     id uuid PRIMARY KEY,                    -- the `txn` claim
     requester_issuer text COLLATE "C" NOT NULL,
@@ -279,9 +291,14 @@ CREATE TABLE replicas (
 CREATE TABLE audit (
     writer uuid NOT NULL,                   -- one start of one process
     n bigint NOT NULL CHECK (n > 0),        -- the number in the chain, from 1
-    -- canonical JSON: writer, n, the previous hash, the record
+    -- canonical JSON: writer, n, the previous hash, and the record with salted digests in place of
+    -- personal values
     body text NOT NULL,
+    personal text NOT NULL,                 -- the personal values with their salts, as JSON
     hash text NOT NULL,                     -- SHA-256 of the body, base64url
+    -- the number of the sealed key `audit_records` of the MAC
+    epoch bigint NOT NULL CHECK (epoch > 0),
+    mac text NOT NULL,                      -- HMAC-SHA-256 over the hash, base64url
     -- this and all below: copies of parts of the body, for searches
     occurred_at bigint NOT NULL CHECK (occurred_at >= 0),
     event text COLLATE "C" NOT NULL,
@@ -319,4 +336,10 @@ CREATE TABLE audit_writers (
     writer uuid PRIMARY KEY,
     n bigint NOT NULL CHECK (n >= 0),       -- the number of the last record
     hash text NOT NULL                      -- its hash; empty before the first record
+);
+
+-- signed statements of how far every chain reaches; append-only
+CREATE TABLE audit_checkpoints (
+    number bigint PRIMARY KEY CHECK (number > 0), -- without gaps
+    jws text NOT NULL                       -- the signed text, a compact JWS
 );

@@ -61,6 +61,18 @@ CREATE TABLE signing_keys (
     sealed BLOB NOT NULL
 ) STRICT;
 
+-- keys of the server for other purposes than the signing of tokens
+CREATE TABLE sealed_keys (
+    purpose TEXT NOT NULL
+        CHECK (purpose IN ('client_secrets', 'audit_records', 'audit_checkpoints', 'row_tags')),
+    -- the number among the keys of this purpose; the last one is in use
+    epoch INTEGER NOT NULL CHECK (epoch > 0),
+    created INTEGER NOT NULL CHECK (created >= 0),
+    -- ENCRYPTED: the key, AES-256-GCM under the key-encryption key
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (purpose, epoch)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE tasks (
     id TEXT PRIMARY KEY,                    -- the `txn` claim
     requester_issuer TEXT NOT NULL,
@@ -278,9 +290,14 @@ CREATE TABLE replicas (
 CREATE TABLE audit (
     writer TEXT NOT NULL,                   -- one start of one process
     n INTEGER NOT NULL CHECK (n > 0),       -- the number in the chain, from 1
-    -- canonical JSON: writer, n, the previous hash, the record
+    -- canonical JSON: writer, n, the previous hash, and the record with salted digests in place of
+    -- personal values
     body TEXT NOT NULL,
+    personal TEXT NOT NULL,                 -- the personal values with their salts, as JSON
     hash TEXT NOT NULL,                     -- SHA-256 of the body, base64url
+    -- the number of the sealed key `audit_records` of the MAC
+    epoch INTEGER NOT NULL CHECK (epoch > 0),
+    mac TEXT NOT NULL,                      -- HMAC-SHA-256 over the hash, base64url
     -- this and all below: copies of parts of the body, for searches
     occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0),
     event TEXT NOT NULL,
@@ -318,4 +335,10 @@ CREATE TABLE audit_writers (
     writer TEXT PRIMARY KEY,
     n INTEGER NOT NULL CHECK (n >= 0),      -- the number of the last record
     hash TEXT NOT NULL                      -- its hash; empty before the first record
+) STRICT;
+
+-- signed statements of how far every chain reaches; append-only
+CREATE TABLE audit_checkpoints (
+    number INTEGER PRIMARY KEY CHECK (number > 0), -- without gaps
+    jws TEXT NOT NULL                       -- the signed text, a compact JWS
 ) STRICT;

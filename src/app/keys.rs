@@ -160,6 +160,35 @@ impl Service {
             Completion::Refused(conflict) => Err(self.record_refusal_after_barrier(record, conflict).await),
         }
     }
+
+    /// Seals all stored keys under the current key-encryption key. The keys themselves do not
+    /// change, so tokens, client secrets and tags stay valid. Returns the number of keys that were
+    /// sealed under another one.
+    ///
+    /// Every replica must have the current key-encryption key before: a replica that lacks it can't
+    /// open the keys, and answers 503.
+    pub async fn rekey(&self, by: &str, cx: &RequestContext) -> Result<usize, Error> {
+        let request = Idempotent::<usize>::without_key();
+        let record = Record {
+            admin: Some(by.to_owned()),
+            request_id: Some(cx.request_id.clone()),
+            ..Record::new(cx.now, Event::KeyRekey, Outcome::Done)
+        };
+        let completion = self.commit_with_retry(&request, None, |_| async {
+            let change = self.inner.key_rotation.rekey().await?;
+            if change.changes.is_empty() {
+                return Ok(Decision::Answer(0));
+            }
+            let count = change.changes.len();
+            let record = Record { granted: Some(json!({"resealed": count})), ..record.clone() };
+            Ok(Decision::Write(Box::new(change.into_rekey(by, record)), count))
+        });
+        match completion.await? {
+            Completion::Done(count, _) => Ok(count),
+            Completion::Replayed(replay) => Ok(replay.response),
+            Completion::Refused(conflict) => Err(self.record_refusal(record, conflict).await),
+        }
+    }
 }
 
 impl KeyRotation {
@@ -182,6 +211,11 @@ impl KeyRotation {
             change.add_key(algorithm, self.create_key(algorithm, now, plan.activates_at).await?);
             change.changes.extend(self.reschedule_keys(plan.replaced_keys).await?);
         }
+        // The key of audit records changes with the signing keys. The very first one is stored
+        // already.
+        if !change.changes.is_empty() && !schedules.is_empty() {
+            change.changes.push(StateChange::PutSealedKey(self.signer.create_audit_key(now)?));
+        }
         Ok(change)
     }
 
@@ -199,6 +233,17 @@ impl KeyRotation {
         }
         change.changes.extend(self.reschedule_keys(plan.rescheduled_keys).await?);
         Ok(Some(change))
+    }
+
+    /// Plans the sealing of all keys under the current key-encryption key.
+    async fn rekey(&self) -> Result<KeyChange, Outage> {
+        let stored = self.keys.load_keys().await?;
+        let (version, keys, sealed_keys) = (stored.version, stored.keys.clone(), stored.sealed_keys.clone());
+        let resealed = self.signer.reseal_keys(stored)?;
+        let signing = resealed.keys.into_iter().filter(|key| !keys.contains(key)).map(StateChange::PutKey);
+        let others = resealed.sealed_keys.into_iter().filter(|key| !sealed_keys.contains(key));
+        let changes = signing.chain(others.map(StateChange::PutSealedKey)).collect();
+        Ok(KeyChange { version, created: Vec::new(), changes })
     }
 
     /// Creates a key on a blocking thread: an RSA key takes a good part of a second.
@@ -239,6 +284,16 @@ impl KeyChange {
     fn add_key(&mut self, algorithm: SigningAlgorithm, key: StoredKey) {
         self.created.push((algorithm, key.schedule.kid.clone()));
         self.changes.push(StateChange::PutKey(key));
+    }
+
+    fn into_rekey(self, by: &str, record: Record) -> WriteSet {
+        WriteSet {
+            precondition: Some(Precondition::KeysVersion(self.version)),
+            state_changes: self.changes,
+            log_entries: vec![NewEntry::keys_changed(by.to_owned(), record.at)],
+            audit_records: vec![record],
+            ..WriteSet::default()
+        }
     }
 
     fn into_write(self, by: &str, request: &Idempotent<CreatedKeys>, record: &Record) -> Result<WriteSet, Outage> {

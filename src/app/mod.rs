@@ -29,7 +29,7 @@ use parking_lot::RwLock;
 use tokio::time::timeout;
 
 pub use admission::Admitted;
-pub use audit::{AuditReport, ExportedRecord};
+pub use audit::{AuditFinding, AuditReport, ExportLine, ExportedRecord, OfflineVerification};
 pub use auth::api_token::{ApiCaller, ApiToken};
 pub use auth::client::{AuthenticatedClient, Credentials, UnredeemedClient};
 pub use auth::requester::{Caller, RequesterCaller};
@@ -71,7 +71,7 @@ use crate::{
         time::Timestamp,
         uri::IssuerUrl,
     },
-    ports::{Clock, Entropy, ErrorChain, McpServers, Signer, Store, ThreadSpawner, TrustedKeys},
+    ports::{AuditKeys, Clock, Entropy, ErrorChain, McpServers, Signer, Store, ThreadSpawner, TrustedKeys},
 };
 
 use commit::{queue::CommitQueue, timeout::with_store_timeout};
@@ -109,6 +109,8 @@ pub struct Settings {
     pub tasks: TaskLimits,
     /// Lifetimes of break-glass grants.
     pub break_glass: BreakGlassLimits,
+    /// The writer of the audit records.
+    pub audit_writer: WriterId,
     /// Which introspections are recorded in the audit trail.
     pub introspection_audit: IntrospectionAuditMode,
     /// The sizes of the queues in front of the store.
@@ -174,6 +176,8 @@ pub struct Ports {
     pub store: Arc<dyn Store>,
     /// The key of the tags of client secrets.
     pub pepper: Pepper,
+    /// The keys of the audit trail.
+    pub audit_keys: Arc<dyn AuditKeys>,
 }
 
 impl fmt::Debug for Ports {
@@ -245,17 +249,11 @@ impl Service {
                 peers: Arc::clone(&peers),
             },
         ));
-        let queue = CommitQueue::start(
-            &*ports.threads,
-            store(),
-            clock(),
-            WriterId(ports.entropy.new_uuid()),
-            settings.commit_queue,
-            {
+        let queue =
+            CommitQueue::start(&*ports.threads, store(), clock(), settings.audit_writer, settings.commit_queue, {
                 let follower = Arc::clone(&follower);
                 Box::new(move |write| write.token.as_ref().is_some_and(|token| follower.is_party_disabled(token)))
-            },
-        );
+            });
         let writer =
             PropagatingWriter::new(queue, Arc::clone(&follower), Arc::clone(&peers), Arc::clone(&renewal), clock());
         let feed_ports = feed::FeedPorts { log: store(), clock: clock(), follower: Arc::clone(&follower) };

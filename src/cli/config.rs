@@ -14,7 +14,7 @@ use super::{ACTOR, CliError, ConfigArgs, ReloadArgs, check_config, print_line, r
 pub(super) fn diff(config_args: &ConfigArgs) -> Result<(), CliError> {
     let config = check_config::load_selected(config_args)?;
     block_on(async {
-        let application = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
+        let application = Application::build_for_command(&config, MigrationPolicy::IfEmbedded).await?;
         let FileComparison { version, relation, differences, ended_tasks } = application.compare_file(&config).await?;
         if differences.is_empty() {
             print_line("the file declares what is in the store")?;
@@ -44,7 +44,7 @@ pub(super) fn diff(config_args: &ConfigArgs) -> Result<(), CliError> {
 pub(super) fn reload(arguments: &ReloadArgs) -> Result<(), CliError> {
     let config = check_config::load_selected(&arguments.config_args)?;
     block_on(async {
-        let application = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
+        let application = Application::build_for_command(&config, MigrationPolicy::IfEmbedded).await?;
         let options = ApplyOptions {
             actor: ACTOR.to_owned(),
             applied_by: operator_name(),

@@ -1,4 +1,4 @@
-//! `errand keys`: signing keys.
+//! `errand keys`: signing keys and the key-encryption key.
 
 use errand::domain::{
     id::{KeyId, Reason},
@@ -38,6 +38,20 @@ pub(super) fn rotate(config_args: &ConfigArgs) -> Result<(), CliError> {
         }
         application.service.shutdown().await;
         Ok(())
+    })
+}
+
+pub(super) fn rekey(config_args: &ConfigArgs) -> Result<(), CliError> {
+    with_application(config_args, |application| async move {
+        let resealed = application.service.rekey(ACTOR, &application.system_context()?).await?;
+        application.service.shutdown().await;
+        if resealed == 0 {
+            return print_line("nothing to do; every stored key is encrypted with the current key-encryption key");
+        }
+        print_line(format!("encrypted {resealed} stored keys with the current key-encryption key"))?;
+        print_line(
+            "remove `previous_encryption_key_files` from every replica; backups of the database still need the previous key",
+        )
     })
 }
 

@@ -62,7 +62,7 @@ enum Command {
     Stop(StopArgs),
     /// Migrate the database to the schema of this version.
     Migrate(ConfigArgs),
-    /// Manage the signing keys.
+    /// Manage the signing keys and the key-encryption key.
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Bootstrap the administration.
@@ -215,6 +215,8 @@ enum KeysCommand {
     List(ConfigArgs),
     /// Create the next key of each algorithm in use; it signs after it was published long enough.
     Rotate(ConfigArgs),
+    /// Encrypt the stored keys with the current key-encryption key, after all replicas have it.
+    Rekey(ConfigArgs),
     /// Remove a leaked key: its tokens become inactive at once, and another key signs.
     Revoke {
         /// Key id, as `errand keys list` shows it. It may begin with a hyphen.
@@ -236,10 +238,36 @@ enum AdminCommand {
 
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
-    /// Verify every hash chain; exit code 1 if tampering is detected.
-    Verify(ConfigArgs),
-    /// Write every record as a line of JSON.
+    /// Verify the audit trail of a server, or an export; exit code 1 if tampering is detected.
+    Verify(AuditVerifyArgs),
+    /// Write the checkpoints and every record as lines of JSON, and a new checkpoint at the end.
     Export(ConfigArgs),
+    /// Sign a checkpoint, and print it.
+    Checkpoint(ConfigArgs),
+    /// Print the public keys of checkpoints, as a JWK set.
+    Keys(ConfigArgs),
+}
+
+/// Selects what is verified, and with which keys.
+#[derive(Debug, Args)]
+#[group(skip)]
+struct AuditVerifyArgs {
+    /// Configuration file of the server whose audit trail is verified.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dev", "export", "keys"])]
+    config: Option<PathBuf>,
+    /// Verify the audit trail of the development server.
+    #[arg(long, conflicts_with_all = ["export", "keys"])]
+    dev: bool,
+    /// Verify this export, without access to a server or a database.
+    #[arg(long, value_name = "FILE", requires = "keys")]
+    export: Option<PathBuf>,
+    /// Checkpoints that were kept elsewhere, one per line; without --config or --export, only they
+    /// are verified.
+    #[arg(long = "checkpoint", value_name = "FILE")]
+    checkpoints: Vec<PathBuf>,
+    /// Public keys of checkpoints, as `errand audit keys` printed them.
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -436,10 +464,13 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Command::Migrate(config_args) => migrate::migrate(&config_args),
         Command::Keys(KeysCommand::List(config_args)) => keys::list(&config_args),
         Command::Keys(KeysCommand::Rotate(config_args)) => keys::rotate(&config_args),
+        Command::Keys(KeysCommand::Rekey(config_args)) => keys::rekey(&config_args),
         Command::Keys(KeysCommand::Revoke { kid, reason, config_args }) => keys::revoke(&kid, &reason, &config_args),
         Command::Admin(AdminCommand::Token(config_args)) => admin::issue_token(&config_args),
-        Command::Audit(AuditCommand::Verify(config_args)) => audit::verify(&config_args),
+        Command::Audit(AuditCommand::Verify(args)) => audit::verify(args),
         Command::Audit(AuditCommand::Export(config_args)) => audit::export(&config_args),
+        Command::Audit(AuditCommand::Checkpoint(config_args)) => audit::sign_checkpoint(&config_args),
+        Command::Audit(AuditCommand::Keys(config_args)) => audit::print_keys(&config_args),
         Command::Task(TaskCommand::Trail { id, after, config_args }) => task::print_trail(&id, after, &config_args),
         Command::Resources(ResourcesCommand::Import(args)) => {
             resources::import(&args.name, ImportMode::Apply, &args.config_args)

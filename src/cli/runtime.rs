@@ -14,7 +14,7 @@ pub(super) fn with_application<F: Future<Output = Result<(), CliError>>>(
 ) -> Result<(), CliError> {
     let config = check_config::load_selected(config_args)?;
     block_on(async {
-        let application = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
+        let application = Application::build_for_command(&config, MigrationPolicy::IfEmbedded).await?;
         if !config_args.dev {
             application.check_issuer().await?;
         }

@@ -84,6 +84,10 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
             format_lifetime(rotation.keep_retired)
         ),
     ));
+    let previous = config.keys.previous_encryption_keys.len();
+    if previous > 0 {
+        text.push(format_line("previous key-encryption keys", previous));
+    }
     text.push(format_line(
         "tokens",
         format_args!(

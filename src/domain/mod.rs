@@ -18,6 +18,7 @@ pub mod registry;
 pub mod requester;
 pub mod revocation;
 pub mod scope;
+pub mod sealed_key;
 pub mod secret;
 pub mod status_list;
 pub mod task;

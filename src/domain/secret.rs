@@ -55,8 +55,8 @@ impl fmt::Debug for SecretTag {
     }
 }
 
-/// The key of the tags. It is derived from the key-encryption key, so a copy of the database alone
-/// does not permit guessing of secrets.
+/// The key of the tags. The store holds it only sealed, so a copy of the database alone does not
+/// permit guessing of secrets.
 pub struct Pepper(hmac::Key);
 
 impl Pepper {

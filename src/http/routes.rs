@@ -98,6 +98,8 @@ routes! {
         GET "/v1/admin/blocks" => admin::blocks::list;
         GET "/v1/admin/replicas" => admin::replicas::list;
         GET "/v1/admin/audit" => admin::audit::list;
+        GET "/v1/admin/audit/checkpoints" => admin::audit::list_checkpoints;
+        GET "/v1/admin/audit/keys" => admin::audit::checkpoint_keys;
     }
 
     /// The APIs for requesters, agents and resources.

@@ -3,6 +3,7 @@
 //! A refusal and an outage are different types. Every port returns an [`Outage`] when it could not
 //! find an answer, and no caller turns an outage into a yes or a no.
 
+mod audit_keys;
 mod clock;
 mod entropy;
 mod mcp;
@@ -12,6 +13,7 @@ mod store;
 mod threads;
 mod trusted_keys;
 
+pub use audit_keys::{AuditKeys, RecordSealer};
 pub use clock::Clock;
 pub use entropy::Entropy;
 pub use mcp::{McpServers, ToolListing, ToolListingError};

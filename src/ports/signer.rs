@@ -10,6 +10,7 @@ use crate::domain::{
         jws::CompactJws,
     },
     keys::KeySchedule,
+    sealed_key::StoredSealedKey,
     time::Timestamp,
 };
 
@@ -61,4 +62,11 @@ pub trait Signer: Send + Sync {
         now: Timestamp,
         activates: Timestamp,
     ) -> Result<StoredKey, Outage>;
+
+    /// Creates the next key of audit records, sealed and ready to be stored.
+    fn create_audit_key(&self, now: Timestamp) -> Result<StoredSealedKey, Outage>;
+
+    /// Returns the keys sealed under the current key-encryption key. A key that is already sealed
+    /// under it is returned unchanged.
+    fn reseal_keys(&self, keys: StoredKeys) -> Result<StoredKeys, Outage>;
 }

@@ -126,28 +126,98 @@ async fn keys_commands_and_bootstrap_token_work(server: Server) {
     // The token can be revoked like any other.
     server.revoke(json!({"kind": "token", "id": decode_claims(token)["jti"], "reason": "not needed any more"})).await;
     assert_eq!(server.admin_with(token, Method::GET, "/agents", None).await.0, 401);
+    let heads = server.store.open().await.list_audit_heads().await.unwrap();
+    assert_eq!(heads.len(), 2, "one chain of the server, and one of all commands on this host");
     server.stop().await;
 }
 
 async fn audit_verify_and_export_work(server: Server) {
     let claims = decode_claims(&server.task_token().await);
     let folder = std::sync::Arc::clone(&server.folder);
+    let folder = folder.path();
     let store = server.stop().await;
     let config = ["--config", "errand.toml"];
-    let verify = [&["audit", "verify"][..], &config].concat();
-    let (code, out, err) = errand(folder.path(), &verify).await;
-    assert!(code == 0 && out.contains("no tampering detected"), "{out} {err}");
-    let (code, out, err) = errand(folder.path(), &[&["audit", "export"][..], &config].concat()).await;
+    let run = async |command: &[&str]| errand(folder, &[command, &config].concat()).await;
+    let (code, out, err) = run(&["audit", "verify"]).await;
+    assert!(code == 0 && out.contains("no tampering detected") && out.contains("are not covered"), "{out} {err}");
+    let (code, kept, err) = run(&["audit", "checkpoint"]).await;
     assert_eq!(code, 0, "{err}");
-    let lines = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
-    assert!(lines.iter().any(|line| line["body"]["record"]["token"] == claims["jti"]), "{out}");
-    assert!(lines.iter().all(|line| line["hash"].as_str().is_some_and(|hash| hash.len() == 43)), "{out}");
-    assert_eq!(
-        store.tamper("UPDATE audit SET body = replace(body, 'quarterly', 'hourly') WHERE task IS NOT NULL").await,
-        1
-    );
-    let (code, out, err) = errand(folder.path(), &verify).await;
+    std::fs::write(folder.join("kept"), &kept).unwrap();
+    let (code, out, err) = run(&["audit", "verify", "--checkpoint", "kept"]).await;
+    assert!(code == 0 && out.contains("checkpoints: 1") && out.contains("no tampering detected"), "{out} {err}");
+    let (code, keys, err) = run(&["audit", "keys"]).await;
+    assert_eq!(code, 0, "{err}");
+    std::fs::write(folder.join("keys"), &keys).unwrap();
+    let (code, export, err) = run(&["audit", "export"]).await;
+    assert_eq!(code, 0, "{err}");
+    let lines = export.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
+    assert!(lines.first().unwrap()["checkpoint"] == kept.trim() && lines.last().unwrap()["checkpoint"].is_string());
+    let is_named = |line: &&Value| {
+        line["record"]["body"].as_str().is_some_and(|body| body.contains(claims["jti"].as_str().unwrap()))
+    };
+    assert!(lines.iter().any(|line| is_named(&line)), "{export}");
+
+    // An export verifies without configuration, database or key-encryption key.
+    let apart = tempfile::tempdir().unwrap();
+    for file in ["kept", "keys"] {
+        std::fs::copy(folder.join(file), apart.path().join(file)).unwrap();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/audit/verify_export.py");
+    let verify = async |text: &str| {
+        std::fs::write(apart.path().join("export"), text).unwrap();
+        let arguments = ["audit", "verify", "--export", "export", "--keys", "keys", "--checkpoint", "kept"];
+        let (code, out, err) = errand(apart.path(), &arguments).await;
+        let mut python = Command::new("python3");
+        python.arg(&script).arg("keys").arg("export").current_dir(apart.path());
+        let Output { status, stdout, stderr } =
+            tokio::task::spawn_blocking(move || python.output()).await.unwrap().unwrap();
+        let both = format!("{out}\n{err}\n{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        (code, status.code().unwrap(), both)
+    };
+    let (code, python, out) = verify(&export).await;
+    assert!((code, python) == (0, 0) && out.contains("no tampering detected") && out.contains("intact"), "{out}");
+    let (code, out, err) = errand(apart.path(), &["audit", "verify", "--checkpoint", "kept", "--keys", "keys"]).await;
+    assert!(code == 0 && out.starts_with("checkpoint 1 of http"), "{out} {err}");
+    let lines = export.lines().collect::<Vec<_>>();
+    let last = lines.len() - 1;
+    let without =
+        |n: usize| lines.iter().enumerate().filter(|(m, _)| *m != n).map(|(_, line)| *line).collect::<Vec<_>>();
+    let mut reordered = lines.clone();
+    reordered.swap(1, 2);
+    let forged = with_forged_signature(&lines, last);
+    for (name, changed) in [
+        ("an edited text", export.replacen("token.issue", "revocation", 1)),
+        ("an edited personal value", export.replacen("quarterly", "hourly", 1)),
+        ("a removed record", without(1).join("\n")),
+        ("a removed end", without(last - 1).join("\n")),
+        ("a removed checkpoint", without(0).join("\n")),
+        ("a removed last checkpoint", without(last).join("\n")),
+        ("reordered records", reordered.join("\n")),
+        ("a removed chain", [lines[0], lines[last]].join("\n")),
+        ("a forged checkpoint", forged),
+    ] {
+        assert_ne!(changed, export, "{name}");
+        let (code, python, out) = verify(&changed).await;
+        assert_eq!((code, python), (1, 1), "{name}: {out}");
+    }
+    std::fs::write(apart.path().join("export"), "x\n").unwrap();
+    let (code, _, err) = errand(apart.path(), &["audit", "verify", "--export", "export", "--keys", "keys"]).await;
+    assert!(code == 1 && err.contains("line 1 is not a line of an export"), "{err}");
+    let (code, _, err) = errand(apart.path(), &["audit", "verify"]).await;
+    assert!(code == 1 && err.contains("nothing to verify; name a server"), "{err}");
+
+    let edit = "UPDATE audit SET personal = replace(personal, 'quarterly', 'hourly') WHERE task IS NOT NULL";
+    assert_eq!(store.tamper(edit).await, 1);
+    let (code, out, err) = run(&["audit", "verify"]).await;
     assert!(code == 1 && err.contains("tampering detected"), "{out} {err}");
+}
+
+/// Returns the export with another signature of its last checkpoint.
+fn with_forged_signature(lines: &[&str], last: usize) -> String {
+    let (signed, signature) = lines[last].rsplit_once('.').unwrap();
+    let other = if signature.starts_with('A') { "B" } else { "A" };
+    let forged = format!("{signed}.{other}{}", &signature[1..]);
+    [&lines[..last], &[forged.as_str()]].concat().join("\n")
 }
 
 async fn token_commands_work(server: Server) {
@@ -435,9 +505,31 @@ async fn migrate_works(store: TestStore) {
     }
     let (code, list, err) = errand(folder.path(), &[&["keys", "list"][..], &config].concat()).await;
     assert!(code == 0 && list.contains("no keys yet"), "{list} {err}");
-    private("kek", "b3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgMTI=");
+    // The first command has created the keys of the store.
+    private("other", "b3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgMTI=");
+    private("errand.toml", &text.replace("\"kek\"", "\"other\""));
     let (code, _, err) = errand(folder.path(), &[&["keys", "rotate"][..], &config].concat()).await;
-    assert_eq!(code, 0, "no stored key was encrypted with the old key-encryption key: {err}");
+    assert!(code == 1 && err.contains("is not configured; name its file in `encryption_key_file`"), "{err}");
+    private("errand.toml", text);
+    let (code, _, err) = errand(folder.path(), &[&["keys", "rotate"][..], &config].concat()).await;
+    assert_eq!(code, 0, "{err}");
+    let both = text.replace("\"kek\"", "\"other\"\nprevious_encryption_key_files = [\"kek\"]");
+    private("errand.toml", &both);
+    for (command, want) in [("list", "ES256 active"), ("rekey", "encrypted 5 stored keys"), ("rekey", "nothing to do")]
+    {
+        let (code, out, err) = errand(folder.path(), &[&["keys", command][..], &config].concat()).await;
+        assert!(code == 0 && out.contains(want), "{out} {err}");
+    }
+    private("errand.toml", &text.replace("\"kek\"", "\"other\""));
+    let (code, out, err) = errand(folder.path(), &[&["keys", "list"][..], &config].concat()).await;
+    assert!(code == 0 && out.contains("ES256 active"), "{out} {err}");
+    // A store that has been used does not get new keys in place of missing ones.
+    store.tamper("DELETE FROM sealed_keys WHERE purpose = 'audit_records'").await;
+    let (code, _, err) = errand(folder.path(), &[&["keys", "list"][..], &config].concat()).await;
+    assert!(code == 1 && err.contains("no sealed key `audit_records` is stored; restore"), "{err}");
+    store.tamper("DELETE FROM sealed_keys").await;
+    let (code, _, err) = errand(folder.path(), &[&["keys", "list"][..], &config].concat()).await;
+    assert!(code == 1 && err.contains("the store has been used, but has no row in its table `sealed_keys`"), "{err}");
 }
 
 /// Runs the commands of README.md with the example, before the first start of a server creates a

@@ -3,16 +3,19 @@
 use std::slice::from_ref;
 
 use errand::{
-    adapters::keyring::{Kek, Keyring, KeyringError, generate_key},
+    adapters::keyring::{Kek, KekSet, Keyring, KeyringError, generate_key, generate_sealed_keys, verify_checkpoint},
     domain::{
+        audit::Seal,
         id::KeyId,
         jose::{
             jwk::{JwkSet, JwsAlgorithm, SigningAlgorithm},
             jws::CompactJws,
         },
+        sealed_key::{KeyPurpose, StoredSealedKey},
+        secret::Secret,
         time::{Lifetime, Timestamp},
     },
-    ports::{Signer, StoredKey, StoredKeys},
+    ports::{AuditKeys, RecordSealer, Signer, StoredKey, StoredKeys},
 };
 use josekit::{jwk::Jwk, jws::JwsSigner as _};
 use ring::{
@@ -31,11 +34,11 @@ fn kek() -> Kek {
 }
 
 fn key(algorithm: SigningAlgorithm) -> StoredKey {
-    generate_key(&kek(), algorithm, NOW, NOW).unwrap()
+    generate_key(&kek().into(), None, algorithm, NOW, NOW).unwrap()
 }
 
 fn stored(keys: &[StoredKey]) -> StoredKeys {
-    StoredKeys { version: 1, keys: keys.to_vec() }
+    StoredKeys { version: 1, keys: keys.to_vec(), sealed_keys: Vec::new() }
 }
 
 fn keyring(keys: &[StoredKey]) -> Keyring {
@@ -97,13 +100,14 @@ fn jwk_with_private_part(public: &Value, d: &[u8]) -> Jwk {
     Jwk::from_map(key).unwrap()
 }
 
-/// HKDF-SHA-256 of the key-encryption key, then AES-256-GCM with the nonce first and the name of
-/// the row as additional data.
+/// HKDF-SHA-256 of the key-encryption key, then AES-256-GCM with the identifier of that key and the
+/// nonce first, and the name of the row as additional data.
 fn unseal(key: &StoredKey) -> Vec<u8> {
     let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"errand key-encryption key").extract(&[7; 32]);
-    let info = [&b"errand signing keys v1"[..]];
+    let info = [&b"errand sealed keys v1"[..]];
     let sealing = LessSafeKey::new(UnboundKey::from(root.expand(&info, &AES_256_GCM).unwrap()));
-    let (nonce, rest) = key.sealed_private_key.split_at(12);
+    let (_, rest) = key.sealed_private_key.split_at(8);
+    let (nonce, rest) = rest.split_at(12);
     let mut text = rest.to_vec();
     let nonce = Nonce::try_assume_unique_for_key(nonce).unwrap();
     let name = Aad::from(format!("signing_keys|{}|sealed", key.schedule.kid));
@@ -185,7 +189,7 @@ fn key_use_follows_its_schedule() {
     let mut old = key(SigningAlgorithm::ES256);
     old.schedule.retires_at = Some(at(100));
     old.schedule.unpublished_at = Some(at(200));
-    let new = generate_key(&kek(), SigningAlgorithm::ES256, NOW, at(100)).unwrap();
+    let new = generate_key(&kek().into(), None, SigningAlgorithm::ES256, NOW, at(100)).unwrap();
     let keyring = keyring(&[old.clone(), new.clone()]);
     let kid = |token: &str| CompactJws::parse(token).unwrap().decode_header().unwrap().kid.unwrap();
     let by_old = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, at(99)).unwrap();
@@ -208,10 +212,10 @@ fn key_replacement_is_atomic() {
     let token = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, NOW).unwrap();
     let mut broken = second.clone();
     broken.sealed_private_key[20] ^= 1;
-    let error = keyring.replace(&StoredKeys { version: 2, keys: vec![second.clone(), broken] }).unwrap_err();
+    let error = keyring.replace(&StoredKeys { version: 2, ..stored(&[second.clone(), broken]) }).unwrap_err();
     assert!(matches!(error, KeyringError::UnsealFailed { .. }));
     assert_eq!((keyring.version(), verifies(&keyring, &token, NOW)), (1, true));
-    keyring.replace(&StoredKeys { version: 3, keys: vec![second] }).unwrap();
+    keyring.replace(&StoredKeys { version: 3, ..stored(&[second]) }).unwrap();
     assert_eq!((keyring.version(), verifies(&keyring, &token, NOW)), (3, false));
     assert_eq!(keyring.active_algorithms(NOW), [SigningAlgorithm::EdDSA]);
 }
@@ -241,11 +245,125 @@ fn wrong_encryption_key_is_reported() {
     assert_eq!(
         error.to_string(),
         format!(
-            "signing key `{}` can't be decrypted with this key-encryption key, or the stored key was altered; restore the \
-             original key-encryption key, which is the same on every replica",
-            key.schedule.kid
+            "signing key `{}` is sealed under key-encryption key `{}`, which is not configured; name its file in \
+             `encryption_key_file`, or in `previous_encryption_key_files` until `errand keys rekey` has run",
+            key.schedule.kid,
+            kek().id()
         )
     );
+}
+
+fn sealed_keys(keks: &KekSet) -> Vec<StoredSealedKey> {
+    generate_sealed_keys(keks, &KeyPurpose::ALL, NOW).unwrap()
+}
+
+/// A replica that has both key-encryption keys reads what either has sealed, and writes what the
+/// replicas with the old one alone can read. After the change, the old one is not needed.
+#[test]
+fn rekey_changes_the_sealing_and_nothing_else() {
+    let (old, new) = ([7; 32], [8; 32]);
+    let set = |current: &[u8; 32], previous: &[[u8; 32]]| {
+        let previous = previous.iter().map(|key| Kek::new(key).unwrap()).collect();
+        KekSet::new(Kek::new(current).unwrap(), previous)
+    };
+    let before = StoredKeys { sealed_keys: sealed_keys(&set(&old, &[])), ..stored(&[key(SigningAlgorithm::ES256)]) };
+    let tag = |keyring: &Keyring| keyring.pepper().unwrap().tag("files", &Secret::new("s3cret".into()));
+    let first = Keyring::open(set(&old, &[]), &before).unwrap();
+    let token = first.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, NOW).unwrap();
+    let both = Keyring::open(set(&new, &[old]), &before).unwrap();
+    assert!(first.is_rekeyed() && !both.is_rekeyed());
+    let created = both.create_key(SigningAlgorithm::EdDSA, NOW, NOW).unwrap();
+    assert!(Keyring::open(set(&old, &[]), &stored(from_ref(&created))).is_ok(), "sealed under the key in use");
+
+    let same = StoredKeys { version: 1, keys: before.keys.clone(), sealed_keys: before.sealed_keys.clone() };
+    let unchanged = first.reseal_keys(same).unwrap();
+    assert_eq!((&unchanged.keys, &unchanged.sealed_keys), (&before.keys, &before.sealed_keys));
+
+    let after = both.reseal_keys(before).unwrap();
+    assert!(matches!(Keyring::open(set(&old, &[]), &after), Err(KeyringError::UnknownKek { .. })));
+    let rekeyed = Keyring::open(set(&new, &[]), &after).unwrap();
+    assert!(rekeyed.is_rekeyed() && verifies(&rekeyed, &token, NOW));
+    assert_eq!(tag(&rekeyed).as_bytes(), tag(&first).as_bytes(), "client secrets stay valid");
+    both.replace(&after).unwrap();
+    let created = both.create_key(SigningAlgorithm::EdDSA, NOW, NOW).unwrap();
+    assert!(Keyring::open(set(&new, &[]), &stored(from_ref(&created))).is_ok());
+}
+
+#[test]
+fn sealed_keys_are_bound_to_their_row() {
+    let keys = sealed_keys(&kek().into());
+    let open = |sealed_keys: Vec<StoredSealedKey>| Keyring::open(kek(), &StoredKeys { sealed_keys, ..stored(&[]) });
+    open(keys.clone()).unwrap().pepper().unwrap();
+    for (n, key) in keys.iter().enumerate() {
+        let other = keys[(n + 1) % keys.len()].name;
+        let moved = open(vec![StoredSealedKey { name: other, ..key.clone() }]).unwrap_err();
+        assert_eq!(
+            moved.to_string(),
+            format!(
+                "sealed key `{other}` can't be decrypted; the stored key was altered: restore it from a backup of the database"
+            )
+        );
+        assert!(!format!("{key:?}").contains("sealed: "));
+    }
+    let without = open(Vec::new()).unwrap();
+    let missing = without.pepper().err().unwrap().to_string();
+    assert!(missing.starts_with("no sealed key `client_secrets` is stored; restore"), "{missing}");
+}
+
+/// Records of an earlier key stay authentic after its replacement.
+#[test]
+fn audit_key_is_replaced_and_kept() {
+    let keks = KekSet::from(kek());
+    let mut keys = sealed_keys(&keks);
+    let open = |keys: &[StoredSealedKey]| {
+        Keyring::open(kek(), &StoredKeys { sealed_keys: keys.to_vec(), ..stored(&[]) }).unwrap()
+    };
+    let first = open(&keys);
+    let seal = first.seal("hash").unwrap();
+    assert!(seal.epoch == 1 && first.is_authentic("hash", &seal) && !first.is_authentic("other", &seal));
+    keys.push(first.create_audit_key(NOW).unwrap());
+    let both = open(&keys);
+    let next = both.seal("hash").unwrap();
+    assert!(next.epoch == 2 && next.mac != seal.mac);
+    assert!(both.is_authentic("hash", &seal) && both.is_authentic("hash", &next));
+    assert!(!first.is_authentic("hash", &next), "a key that is not known authenticates nothing");
+    assert!(!both.is_authentic("hash", &Seal { epoch: 2, ..seal }));
+    assert_ne!(both.new_salt(), both.new_salt());
+    assert_ne!(both.new_salt(), open(&keys).new_salt(), "each process has its own salts");
+}
+
+#[test]
+fn checkpoint_signatures_verify_with_their_public_key_only() {
+    let keys = sealed_keys(&kek().into());
+    let open = |sealed_keys: Vec<StoredSealedKey>| {
+        Keyring::open(kek(), &StoredKeys { sealed_keys, ..stored(&[key(SigningAlgorithm::EdDSA)]) }).unwrap()
+    };
+    let (one, other) = (open(keys), open(sealed_keys(&kek().into())));
+    let text = one.sign_checkpoint(b"{}").unwrap();
+    assert_eq!(one.verify_checkpoint(&text).as_deref(), Some(&b"{}"[..]));
+    assert_eq!(verify_checkpoint(&one.checkpoint_jwks(), &text).as_deref(), Some(&b"{}"[..]));
+    assert_eq!(other.verify_checkpoint(&text), None, "the key of another server");
+    assert_eq!(verify_checkpoint(&one.jwks(NOW), &text), None, "a key of tokens");
+    assert!(!verifies(&one, &text, NOW), "a checkpoint is not a token");
+    let token = one.sign(SigningAlgorithm::EdDSA, "errand-audit-checkpoint+jwt", b"{}", NOW).unwrap();
+    assert_eq!(one.verify_checkpoint(&token), None, "a token-signing key signs no checkpoint");
+    for at in 0..text.len() {
+        let mut changed = text.clone().into_bytes();
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        assert_eq!(one.verify_checkpoint(&String::from_utf8(changed).unwrap()), None, "character {at}");
+        assert_eq!(one.verify_checkpoint(text.get(..at).unwrap()), None, "truncated at {at}");
+    }
+}
+
+#[test]
+fn generated_keys_differ() {
+    let (a, b) = (sealed_keys(&kek().into()), sealed_keys(&kek().into()));
+    let open = |sealed_keys: Vec<StoredSealedKey>| {
+        Keyring::open(kek(), &StoredKeys { sealed_keys, ..stored(&[]) }).unwrap().pepper().unwrap()
+    };
+    let secret = Secret::new("s3cret".into());
+    let tag = open(a.clone()).tag("files", &secret);
+    assert!(open(a).matches("files", &secret, &tag) && !open(b).matches("files", &secret, &tag));
 }
 
 #[test]

@@ -3,10 +3,13 @@
 
 use errand::{
     domain::audit::{Event, Head, Outcome, Record, SearchColumns, Tampering, WriterId, verify},
-    ports::{AuditFilter, AuditRow, PageRequest, Store, WriteSet},
+    ports::{AuditFilter, AuditKeys, AuditRow, PageRequest, Store, WriteSet},
 };
 
-use crate::{fixtures::*, support::TestStore};
+use crate::{
+    fixtures::*,
+    support::{TestStore, sealer},
+};
 
 /// Verifies a whole chain, read in pages, against its head.
 async fn verify_chain(store: &dyn Store, writer: WriterId) -> Result<Vec<Record>, Tampering> {
@@ -18,7 +21,10 @@ async fn verify_chain(store: &dyn Store, writer: WriterId) -> Result<Vec<Record>
             break;
         }
         for row in rows {
-            let record = verify(writer, &mut head, row.n, &row.body, &row.hash)?;
+            let record = verify(writer, &mut head, row.text())?.record;
+            if !sealer().is_authentic(&row.hash, &row.seal) {
+                return Err(Tampering::Seal(row.n));
+            }
             if row.columns != SearchColumns::from_record(&record) {
                 return Err(Tampering::Columns(row.n));
             }
@@ -56,7 +62,7 @@ async fn large_records_limit_page_size(on: &TestStore) {
     for n in 0..MANY {
         commit(&*store, &[WriteSet { audit_records: vec![large(n)], ..WriteSet::default() }]).await;
     }
-    let size = |rows: &[AuditRow]| rows.iter().map(|row| row.body.len()).sum::<usize>();
+    let size = |rows: &[AuditRow]| rows.iter().map(|row| row.body.len() + row.personal.len()).sum::<usize>();
     let (mut page, mut seen, mut pages) = (PageRequest { cursor: None, limit: 1000 }, Vec::new(), 0);
     loop {
         let got = store.list_audit_records(&AuditFilter::default(), &page).await.unwrap();
@@ -202,7 +208,11 @@ async fn tampering_is_detected(on: &TestStore) {
     for (sql, want) in [
         ("DELETE FROM audit WHERE n = 3", Tampering::Gap { after: 2, found: 4 }),
         ("DELETE FROM audit WHERE n > 4", Tampering::Truncated { expected: 6, found: 4 }),
-        ("UPDATE audit SET body = replace(body, 'alice', 'carol') WHERE n = 2", Tampering::Edited(2)),
+        ("UPDATE audit SET body = replace(body, 'planner', 'reader') WHERE n = 2", Tampering::Edited(2)),
+        ("UPDATE audit SET personal = replace(personal, 'alice', 'carol') WHERE n = 2", Tampering::Edited(2)),
+        ("UPDATE audit SET mac = 'x' WHERE n = 2", Tampering::Seal(2)),
+        ("UPDATE audit SET mac = (SELECT mac FROM audit AS b WHERE b.n = 3) WHERE n = 2", Tampering::Seal(2)),
+        ("UPDATE audit SET epoch = 2 WHERE n = 2", Tampering::Seal(2)),
         ("UPDATE audit SET requester_subject = 'carol' WHERE n = 5", Tampering::Columns(5)),
         ("UPDATE audit SET task = NULL WHERE n = 1", Tampering::Columns(1)),
         ("UPDATE audit SET token = NULL WHERE n = 1", Tampering::Columns(1)),

@@ -9,7 +9,10 @@ use errand::{
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqlSafeStr, SqliteConnection};
 
-use crate::{fixtures::*, support::TestStore};
+use crate::{
+    fixtures::*,
+    support::{TestStore, sealer},
+};
 
 pub fn error_text(outage: &Outage) -> String {
     format!("{outage}: {}", outage.source)
@@ -156,6 +159,7 @@ async fn assert_held_lock_is_unavailable(url: &str, lock: &'static str) {
     let timeout = Duration::from_millis(300);
     let options = StoreOptions { acquire_timeout: timeout, statement_timeout: timeout, max_connections: 2 };
     let store = connect(url, &options).await.unwrap();
+    store.unlock(sealer());
     let write = WriteSet { log_entries: vec![entry(Target::Keys)], ..issue_token(1) };
     if url.starts_with("sqlite") {
         let mut other = SqliteConnection::connect(url).await.unwrap();
@@ -380,6 +384,7 @@ async fn in_memory_store_lasts_while_open() {
     let options = StoreOptions::default();
     for url in ["sqlite::memory:", "sqlite://:memory:", "sqlite://name?mode=memory"] {
         let store = connect(url, &options).await.unwrap();
+        store.unlock(sealer());
         store.migrate().await.unwrap();
         store.ping().await.unwrap();
         commit_one(&*store, issue_token(1)).await;

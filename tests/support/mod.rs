@@ -6,13 +6,20 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use errand::adapters::store::{Database, StoreOptions, connect};
+use errand::{
+    adapters::{
+        keyring::{Kek, KekSet, Keyring, generate_sealed_keys},
+        store::{Database, StoreOptions, connect},
+    },
+    domain::{sealed_key::KeyPurpose, time::Timestamp},
+    ports::StoredKeys,
+};
 use ring::digest::{SHA256, digest};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
@@ -77,7 +84,9 @@ impl TestStore {
         // Long timeouts, because tests share the machine.
         let timeout = Duration::from_mins(1);
         let options = StoreOptions { max_connections: 4, acquire_timeout: timeout, statement_timeout: timeout };
-        connect(&self.url, &options).await.unwrap()
+        let store = connect(&self.url, &options).await.unwrap();
+        store.unlock(sealer());
+        store
     }
 
     /// Blocks all writes, but not reads, until the returned guard is dropped.
@@ -128,6 +137,18 @@ impl Drop for TestStore {
         // A leftover database is not worth hiding the failure of the test.
         let _ = dropping.join();
     }
+}
+
+/// Returns a sealer of audit records with keys of its own, the same for all stores of the process.
+pub fn sealer() -> Arc<Keyring> {
+    static SEALER: OnceLock<Arc<Keyring>> = OnceLock::new();
+    let create = || {
+        let keks = || KekSet::from(Kek::new(&[7; 32]).unwrap());
+        let sealed_keys = generate_sealed_keys(&keks(), &KeyPurpose::ALL, Timestamp::EPOCH).unwrap();
+        let stored = StoredKeys { version: 0, keys: Vec::new(), sealed_keys };
+        Arc::new(Keyring::open(keks(), &stored).unwrap())
+    };
+    Arc::clone(SEALER.get_or_init(create))
 }
 
 fn server() -> Url {

@@ -1,19 +1,32 @@
 //! This server's signing keys. The store holds them with sealed private keys. The keyring opens and
 //! parses each once, and uses them by their schedule.
 
+mod checkpoints;
 mod kek;
 mod own_key;
+mod sealed_keys;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::RwLock;
+use ring::hmac;
 use thiserror::Error;
 
-pub use kek::Kek;
+pub use checkpoints::verify_checkpoint;
+pub use kek::{Kek, KekId, KekSet};
 use own_key::OwnKey;
+use sealed_keys::SealedKeys;
 
 use crate::{
+    adapters::system,
     domain::{
+        audit::{SALT_LEN, Seal},
         encode_base64url,
         id::KeyId,
         jose::{
@@ -21,23 +34,42 @@ use crate::{
             jws::CompactJws,
         },
         keys::{KeySchedule, KeyState, signing_key},
+        sealed_key::{KeyPurpose, SealedKeyName, StoredSealedKey},
+        secret::Pepper,
         time::Timestamp,
     },
-    ports::{Outage, Signer, StoredKey, StoredKeys, VerifiedToken},
+    ports::{AuditKeys, Outage, RecordSealer, Signer, StoredKey, StoredKeys, VerifiedToken, signing_key_aad},
 };
 
 /// A reason why signing keys can't be used or generated.
 #[derive(Debug, Error)]
 pub enum KeyringError {
-    /// The private key can't be decrypted.
+    /// The key is sealed under a key-encryption key that is not configured.
     #[error(
-        "signing key `{kid}` can't be decrypted with this key-encryption key, or the stored key was altered; restore the \
-         original key-encryption key, which is the same on every replica"
+        "{name} is sealed under key-encryption key `{kek}`, which is not configured; name its file in \
+         `encryption_key_file`, or in `previous_encryption_key_files` until `errand keys rekey` has run"
     )]
+    UnknownKek {
+        /// The key.
+        name: String,
+        /// The identifier of the key-encryption key.
+        kek: KekId,
+    },
+    /// The key can't be decrypted.
+    #[error("{name} can't be decrypted; the stored key was altered: restore it from a backup of the database")]
     UnsealFailed {
         /// The key.
-        kid: KeyId,
+        name: String,
     },
+    /// The decrypted data is not a key for its purpose.
+    #[error("{name} is not a key for its purpose; the stored key was altered")]
+    MalformedSealedKey {
+        /// The key.
+        name: String,
+    },
+    /// No key is stored for a purpose.
+    #[error("no sealed key `{}` is stored; restore the table `sealed_keys` from a backup of the database", .0.as_str())]
+    MissingSealedKey(KeyPurpose),
     /// The decrypted data is not a private key of the algorithm.
     #[error("signing key `{kid}` is not a private key of its algorithm; the stored key was altered")]
     Malformed {
@@ -63,8 +95,10 @@ pub enum KeyringError {
 /// The decrypted signing keys.
 #[derive(Debug)]
 pub struct Keyring {
-    kek: Kek,
+    keks: KekSet,
     keys: RwLock<Arc<OpenKeys>>,
+    salt_key: hmac::Key,
+    salt_count: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -72,19 +106,36 @@ struct OpenKeys {
     version: u64,
     schedules: Vec<KeySchedule>,
     keys: Vec<OwnKey>,
+    sealed_keys: SealedKeys,
+    /// The key-encryption key under which the stored keys are sealed. A new key is sealed under the
+    /// same one, so that a replica that has only this one can open it.
+    kek_in_use: Option<KekId>,
 }
 
 impl Keyring {
     /// Decrypts the stored keys. All of them must decrypt: a replica without some of the keys would
     /// reject valid tokens.
-    pub fn open(kek: Kek, stored: &StoredKeys) -> Result<Self, KeyringError> {
-        let keys = RwLock::new(Arc::new(OpenKeys::open(&kek, stored)?));
-        Ok(Self { kek, keys })
+    pub fn open(keks: impl Into<KekSet>, stored: &StoredKeys) -> Result<Self, KeyringError> {
+        let keks = keks.into();
+        let keys = RwLock::new(Arc::new(OpenKeys::open(&keks, stored)?));
+        let salt_key = hmac::Key::generate(hmac::HMAC_SHA256, &system::os_random());
+        let salt_key = salt_key.map_err(|_| system::entropy_unavailable())?;
+        Ok(Self { keks, keys, salt_key, salt_count: AtomicU64::new(0) })
+    }
+
+    /// Returns the key of the tags of client secrets.
+    pub fn pepper(&self) -> Result<Pepper, KeyringError> {
+        self.keys().sealed_keys.pepper().ok_or(KeyringError::MissingSealedKey(KeyPurpose::ClientSecrets))
+    }
+
+    /// Returns whether all stored keys are sealed under the current key-encryption key.
+    pub fn is_rekeyed(&self) -> bool {
+        self.keys().kek_in_use.is_none_or(|id| id == self.keks.current_id())
     }
 
     /// Replaces the keys by the stored ones. On an error the previous keys stay in use.
     pub fn replace(&self, stored: &StoredKeys) -> Result<(), KeyringError> {
-        let keys = Arc::new(OpenKeys::open(&self.kek, stored)?);
+        let keys = Arc::new(OpenKeys::open(&self.keks, stored)?);
         *self.keys.write() = keys;
         Ok(())
     }
@@ -99,10 +150,23 @@ impl Keyring {
     }
 }
 
-/// Generates a key to be stored. An RSA key takes a large part of a second, so not on a thread that
-/// serves requests.
+/// Generates a key for each of the purposes, to be stored as the first of its purpose.
+pub fn generate_sealed_keys(
+    keks: &KekSet,
+    purposes: &[KeyPurpose],
+    now: Timestamp,
+) -> Result<Vec<StoredSealedKey>, KeyringError> {
+    let first =
+        |purpose: &KeyPurpose| sealed_keys::generate(keks, None, SealedKeyName { purpose: *purpose, epoch: 1 }, now);
+    purposes.iter().map(first).collect()
+}
+
+/// Generates a signing key to be stored, sealed under the key-encryption key with the identifier
+/// `under`, or else the current one. An RSA key takes a large part of a second, so not on a thread
+/// that serves requests.
 pub fn generate_key(
-    kek: &Kek,
+    keks: &KekSet,
+    under: Option<KekId>,
     algorithm: SigningAlgorithm,
     created: Timestamp,
     activates: Timestamp,
@@ -110,7 +174,7 @@ pub fn generate_key(
     let private = OwnKey::generate(algorithm)?;
     let key = OwnKey::parse(algorithm, &private).ok_or(KeyringError::Crypto("the parsing of a new signing key"))?;
     let public_jwk = serde_json::Value::Object(key.public_jwk()).to_string();
-    let sealed = kek.seal(&key.kid, &private)?;
+    let sealed = keks.seal(under, &signing_key_aad(&key.kid), &private)?;
     let schedule = KeySchedule {
         kid: key.kid,
         algorithm,
@@ -123,9 +187,20 @@ pub fn generate_key(
 }
 
 impl OpenKeys {
-    fn open(kek: &Kek, stored: &StoredKeys) -> Result<Self, KeyringError> {
-        let open = |key: &StoredKey| OwnKey::parse_checked(key, &kek.open(&key.schedule.kid, &key.sealed_private_key)?);
+    fn open(keks: &KekSet, stored: &StoredKeys) -> Result<Self, KeyringError> {
+        let open = |key: &StoredKey| {
+            let kid = &key.schedule.kid;
+            let private = keks.open(&error_name(kid), &signing_key_aad(kid), &key.sealed_private_key)?;
+            OwnKey::parse_checked(key, &private)
+        };
+        let sealed = stored.keys.iter().map(|key| &key.sealed_private_key[..]);
+        let sealed = sealed.chain(stored.sealed_keys.iter().map(|key| &key.sealed[..]));
+        // After an interrupted change of the database by hand, the previous key is still needed.
+        let ids = sealed.filter_map(KekSet::id_of).collect::<Vec<_>>();
+        let other = ids.iter().find(|id| **id != keks.current_id());
         Ok(Self {
+            sealed_keys: SealedKeys::open(keks, &stored.sealed_keys)?,
+            kek_in_use: other.or(ids.first()).copied(),
             version: stored.version,
             schedules: stored.keys.iter().map(|key| key.schedule.clone()).collect(),
             keys: stored.keys.iter().map(open).collect::<Result<_, _>>()?,
@@ -219,7 +294,7 @@ impl Signer for Keyring {
 
     /// All stored keys must decrypt: a replica without some of the keys would reject valid tokens.
     fn replace_keys(&self, stored: StoredKeys) -> Result<(), Outage> {
-        let keys = OpenKeys::open(&self.kek, &stored).map_err(Outage::during("open the signing keys"))?;
+        let keys = OpenKeys::open(&self.keks, &stored).map_err(Outage::during("open the signing keys"))?;
         *self.keys.write() = Arc::new(keys);
         Ok(())
     }
@@ -230,6 +305,73 @@ impl Signer for Keyring {
         now: Timestamp,
         activates: Timestamp,
     ) -> Result<StoredKey, Outage> {
-        generate_key(&self.kek, algorithm, now, activates).map_err(Outage::during("generate a signing key"))
+        let under = self.keys().kek_in_use;
+        generate_key(&self.keks, under, algorithm, now, activates).map_err(Outage::during("generate a signing key"))
     }
+
+    fn create_audit_key(&self, now: Timestamp) -> Result<StoredSealedKey, Outage> {
+        let keys = self.keys();
+        let name = SealedKeyName { purpose: KeyPurpose::AuditRecords, epoch: keys.sealed_keys.next_audit_epoch() };
+        sealed_keys::generate(&self.keks, keys.kek_in_use, name, now)
+            .map_err(Outage::during("generate a key of audit records"))
+    }
+
+    fn reseal_keys(&self, stored: StoredKeys) -> Result<StoredKeys, Outage> {
+        let reseal = |key: &StoredKey| {
+            let kid = &key.schedule.kid;
+            let sealed = self.keks.reseal(&error_name(kid), &signing_key_aad(kid), &key.sealed_private_key)?;
+            Ok(StoredKey { sealed_private_key: sealed, ..key.clone() })
+        };
+        let failed = Outage::during::<KeyringError>("seal the keys under the current key-encryption key");
+        let resealed = || {
+            Ok(StoredKeys {
+                version: stored.version,
+                keys: stored.keys.iter().map(reseal).collect::<Result<_, KeyringError>>()?,
+                sealed_keys: stored
+                    .sealed_keys
+                    .iter()
+                    .map(|key| sealed_keys::reseal(&self.keks, key))
+                    .collect::<Result<_, KeyringError>>()?,
+            })
+        };
+        resealed().map_err(failed)
+    }
+}
+
+impl RecordSealer for Keyring {
+    /// Computes the salt as `HMAC-SHA-256(key, count)` with a random key of this process.
+    fn new_salt(&self) -> [u8; SALT_LEN] {
+        let count = self.salt_count.fetch_add(1, Ordering::Relaxed);
+        let tag = hmac::sign(&self.salt_key, &count.to_be_bytes());
+        tag.as_ref().first_chunk().copied().unwrap_or_default()
+    }
+
+    fn seal(&self, hash: &str) -> Result<Seal, Outage> {
+        self.keys().sealed_keys.seal(hash).map_err(Outage::during("seal an audit record"))
+    }
+}
+
+impl AuditKeys for Keyring {
+    fn is_authentic(&self, hash: &str, seal: &Seal) -> bool {
+        self.keys().sealed_keys.is_authentic(hash, seal)
+    }
+
+    fn sign_checkpoint(&self, payload: &[u8]) -> Result<String, Outage> {
+        let keys = self.keys();
+        let key = keys.sealed_keys.checkpoint_keys().next_back();
+        let key = key.ok_or(KeyringError::MissingSealedKey(KeyPurpose::AuditCheckpoints));
+        key.and_then(|key| checkpoints::sign(key, payload)).map_err(Outage::during("sign an audit checkpoint"))
+    }
+
+    fn verify_checkpoint(&self, text: &str) -> Option<Vec<u8>> {
+        verify_checkpoint(&self.checkpoint_jwks(), text)
+    }
+
+    fn checkpoint_jwks(&self) -> JwkSet {
+        self.keys().sealed_keys.checkpoint_keys().map(OwnKey::public_jwk).collect()
+    }
+}
+
+fn error_name(kid: &KeyId) -> String {
+    format!("signing key `{kid}`")
 }

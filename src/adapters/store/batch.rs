@@ -68,6 +68,8 @@ impl GuardQuery {
             | StateChange::RemoveSecret(_)
             | StateChange::PutKey(_)
             | StateChange::RemoveKey(_)
+            | StateChange::PutSealedKey(_)
+            | StateChange::PutCheckpoint(_)
             | StateChange::PutGrant(_)
             | StateChange::RemoveGrant(_)
             | StateChange::Block(_)
@@ -379,8 +381,9 @@ fn version_changed_by(change: &StateChange) -> Option<&'static str> {
         | StateChange::ClearTools(_)
         | StateChange::RecordIssuer(_)
         | StateChange::RecordFile(_) => Some(REGISTRY_VERSION),
-        StateChange::PutKey(_) | StateChange::RemoveKey(_) => Some(KEYS_VERSION),
-        StateChange::PutGrant(_)
+        StateChange::PutKey(_) | StateChange::RemoveKey(_) | StateChange::PutSealedKey(_) => Some(KEYS_VERSION),
+        StateChange::PutCheckpoint(_)
+        | StateChange::PutGrant(_)
         | StateChange::RemoveGrant(..)
         | StateChange::PutBreakGlass(_)
         | StateChange::ReviewBreakGlass(..)

@@ -4,6 +4,7 @@
 mod batch;
 mod cursor;
 mod log_scan;
+mod record_sealer;
 mod rows;
 mod schema;
 mod statements;
@@ -16,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::ports::{Outage, Store};
+use crate::ports::{Outage, RecordSealer, Store};
 use postgres::PostgresStore;
 use sqlite::SqliteStore;
 
@@ -62,6 +63,10 @@ pub trait Database: Store {
     /// Migrates the schema to the version that this program needs. Several programs may do so
     /// concurrently.
     async fn migrate(&self) -> Result<(), Outage>;
+
+    /// Provides the sealer of audit records, whose keys are in the store itself. Before this, no
+    /// audit record can be written.
+    fn unlock(&self, sealer: Arc<dyn RecordSealer>);
 }
 
 /// Connects to the store that a URL names. PostgreSQL need not be up yet;

@@ -213,6 +213,8 @@ fn client_with_new_secret<'a>(change: &'a StateChange, registry: &Registry) -> O
         | StateChange::RemoveObject(..)
         | StateChange::PutKey(_)
         | StateChange::RemoveKey(_)
+        | StateChange::PutSealedKey(_)
+        | StateChange::PutCheckpoint(_)
         | StateChange::PutGrant(_)
         | StateChange::RemoveGrant(..)
         | StateChange::PutBreakGlass(_)

@@ -424,6 +424,8 @@ fn describe_change(change: &StateChange) -> String {
         StateChange::RemoveSecret(client) => format!("remove the secret of {client}"),
         StateChange::PutKey(key) => format!("put key {}", key.schedule.kid),
         StateChange::RemoveKey(kid) => format!("remove key {kid}"),
+        StateChange::PutSealedKey(key) => format!("put sealed key {}", key.name),
+        StateChange::PutCheckpoint(checkpoint) => format!("put audit checkpoint {}", checkpoint.number),
         StateChange::PutGrant(grant) => format!("grant to {}", grant.agent),
         StateChange::PutBreakGlass(glass) => format!("break-glass grant to {}", glass.grant.agent),
         StateChange::ReviewBreakGlass(id, _) => format!("review of the break-glass grant {id}"),

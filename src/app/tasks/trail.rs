@@ -75,7 +75,7 @@ impl Service {
         let filter = AuditFilter { task: Some(id), event: Some(Event::ToolCall), ..AuditFilter::default() };
         let page = self.store().list_audit_records(&filter, &PageRequest { cursor: None, limit: PAGE_SIZE }).await?;
         // An edited record has no reliable content and is left out; the trail shows that it exists.
-        let read = |row: &AuditRow| audit::read(row.writer, row.n, &row.body, &row.hash).ok();
+        let read = |row: &AuditRow| audit::read(row.writer, row.text()).ok().map(|restored| restored.record);
         Ok((page.items.iter().rev().filter_map(read).collect(), page.next.is_some()))
     }
 
@@ -89,15 +89,15 @@ impl Service {
         let (mut rows, mut bytes) = (Vec::new(), 0);
         let next = loop {
             let records = self.store().list_audit_records(&filter, &page).await?;
-            bytes += records.items.iter().map(|row| row.body.len()).sum::<usize>();
+            bytes += records.items.iter().map(|row| row.body.len().saturating_add(row.personal.len())).sum::<usize>();
             rows.extend(records.items);
             if records.next.is_none() || rows.len() >= MAX_TRAIL_RECORDS || bytes >= MAX_TRAIL_BYTES {
                 break records.next;
             }
             page.cursor = records.next;
         };
-        let entries = rows.into_iter().rev().map(|row| match audit::read(row.writer, row.n, &row.body, &row.hash) {
-            Ok(record) => TrailEntry::Record(Box::new(record)),
+        let entries = rows.into_iter().rev().map(|row| match audit::read(row.writer, row.text()) {
+            Ok(restored) => TrailEntry::Record(Box::new(restored.record)),
             Err(_) => TrailEntry::Edited(Box::new(row)),
         });
         let mut entries = entries.collect::<Vec<_>>();

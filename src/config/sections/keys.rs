@@ -17,8 +17,10 @@ use crate::{
 pub struct Keys {
     /// Signing algorithm of the tokens.
     pub algorithm: SigningAlgorithm,
-    /// Key-encryption key of the signing keys in the store.
+    /// Key-encryption key of the other keys in the store.
     pub encryption_key: EncryptionKey,
+    /// Previous key-encryption keys, under which keys in the store may still be sealed.
+    pub previous_encryption_keys: Vec<EncryptionKey>,
     /// Rotation schedule.
     pub rotation: RotationSettings,
 }
@@ -29,6 +31,9 @@ pub(in crate::config) fn read_keys(root: &mut Section<'_>, tokens: &TokenLimits)
     let algorithm = section.optional("algorithm", |node| node.parse_keyword()).unwrap_or_default();
     let file = section.get("encryption_key_file");
     let encryption_key = secrets::read_encryption_key(&section.location, file.as_ref());
+    let previous = section.optional("previous_encryption_key_files", |node| {
+        node.elements(|file| secrets::read_encryption_key_file(&file))
+    });
     let mut section = section.section("rotation");
     let default = RotationSettings::default();
     let publish_ahead = section.lifetime(
@@ -54,6 +59,7 @@ pub(in crate::config) fn read_keys(root: &mut Section<'_>, tokens: &TokenLimits)
     Some(Keys {
         algorithm,
         encryption_key: encryption_key?,
+        previous_encryption_keys: previous.unwrap_or_default(),
         rotation: RotationSettings { every, publish_ahead, keep_retired },
     })
 }

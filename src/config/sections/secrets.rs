@@ -11,8 +11,7 @@ use crate::config::{
 };
 use crate::domain::secret::Secret;
 
-/// The key-encryption key: encrypts the signing keys in the store and keys the tags of client
-/// secrets.
+/// A key-encryption key: encrypts the other keys of the server in the store.
 #[derive(Clone)]
 pub struct EncryptionKey(Zeroizing<[u8; 32]>);
 
@@ -115,6 +114,11 @@ pub(in crate::config) fn read_encryption_key(keys: &Location<'_>, file: Option<&
         );
         return None;
     };
+    read_encryption_key_file(node)
+}
+
+/// Reads a key-encryption key from the file that the node names.
+pub(in crate::config) fn read_encryption_key_file(node: &Node<'_>) -> Option<EncryptionKey> {
     let text = read_secret(node)?;
     parse_encryption_key(&text).map_err(|reason| node.error(reason, NEW_KEY_HINT)).ok()
 }

@@ -1,26 +1,40 @@
 //! Hash chain of audit records. Each writer links its records by SHA-256, so that editing, deleting
-//! or reordering a record is detected.
+//! or reordering a record breaks the chain. A party that can write the store can compute another
+//! chain. Message authentication codes and [checkpoints](super::checkpoint) detect that.
 
 use ring::digest;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::record::Record;
+use super::{
+    personal::{HashedRecord, PersonalValues, RestoredRecord, SALT_LEN},
+    record::Record,
+};
 use crate::domain::{encode_base64url, encoding::jcs};
 
-/// The writer of a chain: one start of one process.
+/// The writer of a chain: one start of a server, or the commands on one host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WriterId(pub Uuid);
 
+impl WriterId {
+    /// Returns the writer of the commands on a host. They share one chain, because each of them
+    /// writes a few records at most.
+    #[must_use]
+    pub fn of_commands(host: &str) -> Self {
+        let digest = digest::digest(&digest::SHA256, format!("errand command-line\n{host}").as_bytes());
+        Self(uuid::Builder::from_custom_bytes(digest.as_ref().first_chunk().copied().unwrap_or_default()).into_uuid())
+    }
+}
+
 /// The head of a writer's chain: the number of records and the hash of the last one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// The number of the last record; 0 for an empty chain.
-    pub n: u64,
     /// The hash of the last record; the empty string for an empty chain.
     pub hash: String,
+    /// The number of the last record; 0 for an empty chain.
+    pub n: u64,
 }
 
 impl Head {
@@ -31,6 +45,15 @@ impl Head {
     }
 }
 
+/// The message authentication code of a record, and the number of its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// The number of the key.
+    pub epoch: u64,
+    /// HMAC-SHA-256 over the hash of the record, in base64url.
+    pub mac: String,
+}
+
 /// A record at its position in a chain. `body` is stored verbatim, and the hash is over its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linked {
@@ -38,34 +61,48 @@ pub struct Linked {
     pub writer: WriterId,
     /// The number in the writer's chain, from 1.
     pub n: u64,
-    /// The canonical text: writer, number, previous hash and record.
+    /// The canonical text: writer, number, previous hash, and record with digests in place of
+    /// personal values.
     pub body: String,
+    /// The personal values.
+    pub personal: PersonalValues,
     /// The SHA-256 of the body, in base64url.
     pub hash: String,
 }
 
+/// A stored record: what a verification reads.
+#[derive(Clone, Copy, Debug)]
+pub struct ChainedText<'a> {
+    /// The number in the chain.
+    pub n: u64,
+    /// The hashed text.
+    pub body: &'a str,
+    /// The personal values, as JSON.
+    pub personal: &'a str,
+    /// The hash.
+    pub hash: &'a str,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RecordBody<T, R> {
+struct RecordBody<T> {
     n: u64,
     prev: T,
-    record: R,
+    record: HashedRecord,
     writer: WriterId,
 }
 
-fn parse_body(body: &str) -> Option<RecordBody<String, Record>> {
-    serde_json::from_str(body).ok()
-}
-
-/// Appends a record to a chain and advances the head.
+/// Appends a record to a chain and advances the head. `salt` returns a new salt for each personal
+/// value.
 #[must_use]
-pub fn link(writer: WriterId, head: &mut Head, record: &Record) -> Linked {
+pub fn link(writer: WriterId, head: &mut Head, record: &Record, salt: impl FnMut() -> [u8; SALT_LEN]) -> Linked {
     let n = head.n.saturating_add(1);
-    // A struct of strings, numbers and JSON values always has a canonical form.
+    let (record, personal) = HashedRecord::new(record, salt);
+    // A struct of strings and numbers always has a canonical form.
     let body = jcs::to_string(&RecordBody { n, prev: &head.hash, record, writer }).unwrap_or_default();
     let hash = digest_of(&body);
     *head = Head { n, hash: hash.clone() };
-    Linked { writer, n, body, hash }
+    Linked { writer, n, body, personal, hash }
 }
 
 /// Tampering that the verification of a chain detects.
@@ -96,6 +133,29 @@ pub enum Tampering {
         /// The last record found.
         found: u64,
     },
+    /// The message authentication code does not match: the record was not written by a server.
+    #[error("record {0} was not written by this server: its message authentication code does not match")]
+    Seal(u64),
+    /// The record is not the one that a checkpoint names.
+    #[error("record {n} differs from the one that checkpoint {checkpoint} names: the chain was rewritten")]
+    DiffersFromCheckpoint {
+        /// The number of the record.
+        n: u64,
+        /// The number of the checkpoint.
+        checkpoint: u64,
+    },
+    /// The chain ends before the record that a checkpoint names.
+    #[error(
+        "the chain ends at record {found}, but checkpoint {checkpoint} names record {expected}: records were deleted"
+    )]
+    BehindCheckpoint {
+        /// The number in the checkpoint.
+        expected: u64,
+        /// The last record found.
+        found: u64,
+        /// The number of the checkpoint.
+        checkpoint: u64,
+    },
     /// The head does not name the last record.
     #[error("the chain head does not match its last record {0}: the head or the record was replaced")]
     Head(u64),
@@ -103,33 +163,38 @@ pub enum Tampering {
 
 /// Verifies one record against the head of the records before it, advances the head, and returns
 /// the record.
-pub fn verify(writer: WriterId, head: &mut Head, n: u64, body: &str, hash: &str) -> Result<Record, Tampering> {
+pub fn verify(writer: WriterId, head: &mut Head, text: ChainedText<'_>) -> Result<RestoredRecord, Tampering> {
+    let n = text.n;
     if n != head.n.saturating_add(1) {
         return Err(Tampering::Gap { after: head.n, found: n });
     }
-    if digest_of(body) != hash {
-        return Err(Tampering::Edited(n));
-    }
-    let parsed = parse_body(body).ok_or(Tampering::Edited(n))?;
-    if parsed.n != n || parsed.writer != writer {
-        return Err(Tampering::Edited(n));
-    }
-    if parsed.prev != head.hash {
+    let (prev, restored) = restore(writer, text)?;
+    if prev != head.hash {
         return Err(Tampering::BrokenLink(n));
     }
-    *head = Head { n, hash: hash.to_owned() };
-    Ok(parsed.record)
+    *head = Head { n, hash: text.hash.to_owned() };
+    Ok(restored)
 }
 
 /// Verifies one record in isolation: its text, its hash and its number. Its place among the other
 /// records is not checked.
-pub fn read(writer: WriterId, n: u64, body: &str, hash: &str) -> Result<Record, Tampering> {
-    let parsed = parse_body(body).ok_or(Tampering::Edited(n))?;
-    if digest_of(body) == hash && parsed.n == n && parsed.writer == writer {
-        Ok(parsed.record)
-    } else {
-        Err(Tampering::Edited(n))
+pub fn read(writer: WriterId, text: ChainedText<'_>) -> Result<RestoredRecord, Tampering> {
+    restore(writer, text).map(|(_, restored)| restored)
+}
+
+/// Restores a record from its stored text. Also returns the hash of the previous record.
+fn restore(writer: WriterId, text: ChainedText<'_>) -> Result<(String, RestoredRecord), Tampering> {
+    let edited = || Tampering::Edited(text.n);
+    if digest_of(text.body) != text.hash {
+        return Err(edited());
     }
+    let parsed = serde_json::from_str::<RecordBody<String>>(text.body).map_err(|_| edited())?;
+    if parsed.n != text.n || parsed.writer != writer {
+        return Err(edited());
+    }
+    let personal = serde_json::from_str(text.personal).map_err(|_| edited())?;
+    let restored = parsed.record.restore(personal).map_err(|_| edited())?;
+    Ok((parsed.prev, restored))
 }
 
 fn digest_of(body: &str) -> String {
@@ -138,26 +203,44 @@ fn digest_of(body: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::domain::{
         audit::{Event, Outcome},
         time::Timestamp,
     };
 
+    fn sample(n: u64) -> Record {
+        let at = Timestamp::from_unix(i64::try_from(n).unwrap());
+        let mut record = Record::new(at, Event::TokenIssue, Outcome::Done);
+        record.purpose = Some("quarterly report".into());
+        record.requested = Some(json!({"scope": "files:read", "n": n}));
+        record
+    }
+
+    fn salts() -> impl FnMut() -> [u8; SALT_LEN] {
+        let mut next = 0;
+        move || {
+            next += 1;
+            [next; SALT_LEN]
+        }
+    }
+
     fn chain(length: u64) -> Vec<Linked> {
-        let mut head = Head::empty();
-        (0..length)
-            .map(|n| {
-                let at = Timestamp::from_unix(i64::try_from(n).unwrap());
-                link(WriterId(Uuid::nil()), &mut head, &Record::new(at, Event::TokenIssue, Outcome::Done))
-            })
-            .collect()
+        let (mut head, mut salt) = (Head::empty(), salts());
+        (0..length).map(|n| link(WriterId(Uuid::nil()), &mut head, &sample(n), &mut salt)).collect()
+    }
+
+    fn verify_row(head: &mut Head, row: &Linked) -> Result<RestoredRecord, Tampering> {
+        let personal = serde_json::to_string(&row.personal).unwrap();
+        verify(row.writer, head, ChainedText { n: row.n, body: &row.body, personal: &personal, hash: &row.hash })
     }
 
     fn check(rows: &[Linked]) -> Result<u64, Tampering> {
         let mut head = Head::empty();
         for row in rows {
-            verify(row.writer, &mut head, row.n, &row.body, &row.hash)?;
+            verify_row(&mut head, row)?;
         }
         Ok(head.n)
     }
@@ -186,5 +269,50 @@ mod tests {
         renumbered.swap(1, 2);
         (renumbered[1].n, renumbered[2].n) = (2, 3);
         assert_eq!(check(&renumbered), Err(Tampering::Edited(2)));
+
+        let mut exchanged = chain(5);
+        exchanged[2].personal = chain(4)[1].personal.clone();
+        assert_eq!(check(&exchanged), Err(Tampering::Edited(3)), "the personal values of another record");
+    }
+
+    #[test]
+    fn personal_values_are_outside_the_hashed_text() {
+        let rows = chain(3);
+        assert!(rows.iter().all(|row| !row.body.contains("quarterly") && !row.body.contains("files:read")));
+        let digests = rows.iter().map(|row| {
+            let body: serde_json::Value = serde_json::from_str(&row.body).unwrap();
+            body["record"]["purpose"].as_str().unwrap().to_owned()
+        });
+        let digests = digests.collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(digests.len(), 3, "equal values have different digests");
+        let mut head = Head::empty();
+        for (n, row) in (0..).zip(&rows) {
+            assert_eq!(verify_row(&mut head, row), Ok(RestoredRecord { record: sample(n), removed_values: 0 }));
+        }
+    }
+
+    /// A removed value leaves the chain intact. A changed or an added one does not.
+    #[test]
+    fn personal_values_can_be_removed() {
+        let mut rows = chain(3);
+        rows[1].personal = PersonalValues::default();
+        let mut head = Head::empty();
+        verify_row(&mut head, &rows[0]).unwrap();
+        let without = Record { purpose: None, requested: None, ..sample(1) };
+        assert_eq!(verify_row(&mut head, &rows[1]), Ok(RestoredRecord { record: without, removed_values: 2 }));
+        assert!(verify_row(&mut head, &rows[2]).is_ok());
+
+        let text = serde_json::to_string(&chain(2)[0].personal).unwrap();
+        for (from, to) in [
+            ("quarterly", "monthly"),
+            ("files:read", "files:all"),
+            ("purpose", "reason"),
+            ("{", "{\"by\":[\"\",\"x\"],"),
+        ] {
+            let changed = text.replacen(from, to, 1);
+            assert_ne!(changed, text, "{from}");
+            rows[0].personal = serde_json::from_str(&changed).unwrap();
+            assert_eq!(check(&rows[..1]), Err(Tampering::Edited(1)), "{from}");
+        }
     }
 }

@@ -25,7 +25,9 @@ pub fn category(record: &Record) -> &'static str {
         | Event::BreakGlassCreate
         | Event::BreakGlassReview
         | Event::KeyRotate
-        | Event::KeyRevoke => "other",
+        | Event::KeyRevoke
+        | Event::KeyRekey
+        | Event::AuditCheckpoint => "other",
     }
 }
 
@@ -48,7 +50,9 @@ pub fn describe(record: &Record) -> String {
         | Event::BreakGlassCreate
         | Event::BreakGlassReview
         | Event::KeyRotate
-        | Event::KeyRevoke => format!("another event about this task ({})", wire_name(record.event)),
+        | Event::KeyRevoke
+        | Event::KeyRekey
+        | Event::AuditCheckpoint => format!("another event about this task ({})", wire_name(record.event)),
     };
     escape_invisible(&text).into_owned()
 }

@@ -1,10 +1,15 @@
-//! Audit trail: one record for each event, in a hash chain that makes tampering detectable.
+//! Audit trail: one record for each event, in hash chains, under signed checkpoints.
 
 mod chain;
+pub mod checkpoint;
 pub mod describe;
+mod personal;
 mod record;
 mod search;
+mod verification;
 
-pub use chain::{Head, Linked, Tampering, WriterId, link, read, verify};
+pub use chain::{ChainedText, Head, Linked, Seal, Tampering, WriterId, link, read, verify};
+pub use personal::{PERSONAL_MEMBERS, PersonalValues, RestoredRecord, SALT_LEN};
 pub use record::{Event, IntrospectionAuditMode, Outcome, Record, wire_name};
 pub use search::{SearchColumns, normalize_search_name};
+pub use verification::{ChainVerification, CheckpointSequence, Pins};

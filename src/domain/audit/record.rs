@@ -57,6 +57,12 @@ pub enum Event {
     /// A signing key was removed, which invalidates every token that it signed.
     #[serde(rename = "key.revoke")]
     KeyRevoke,
+    /// The stored keys were sealed under another key-encryption key.
+    #[serde(rename = "key.rekey")]
+    KeyRekey,
+    /// A checkpoint of the audit trail was signed.
+    #[serde(rename = "audit.checkpoint")]
+    AuditCheckpoint,
 }
 
 /// The outcome of an event.

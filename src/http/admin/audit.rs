@@ -5,13 +5,15 @@ use axum::{
     extract::{RawQuery, State},
 };
 
+use serde_json::Value;
+
 use crate::{
     domain::audit::normalize_search_name,
     http::{
         AppState,
         error::problem::Problem,
         extract::{auth::AdminReader, query::Query},
-        views::{AuditView, ListView},
+        views::{AuditView, CheckpointView, ListView},
     },
     ports::AuditFilter,
 };
@@ -38,4 +40,20 @@ pub(in crate::http) async fn list(
         occurred_before: query.parse_time("until")?,
     };
     Ok(Json(ListView::from_page(app.service.list_audit(&filter, &query.parse_page()?).await?, AuditView::from)))
+}
+
+/// `GET /v1/admin/audit/checkpoints`
+pub(in crate::http) async fn list_checkpoints(
+    State(app): State<AppState>,
+    _: AdminReader,
+    RawQuery(query): RawQuery,
+) -> Result<Json<ListView<CheckpointView>>, Problem> {
+    let query = Query::parse(query.as_deref(), &["after", "limit"])?;
+    let page = app.service.list_checkpoints(&query.parse_page()?).await?;
+    Ok(Json(ListView::from_page(page, CheckpointView::from)))
+}
+
+/// `GET /v1/admin/audit/keys`
+pub(in crate::http) async fn checkpoint_keys(State(app): State<AppState>, _: AdminReader) -> Json<Value> {
+    Json(Value::from(app.service.checkpoint_jwks()))
 }

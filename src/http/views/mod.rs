@@ -10,7 +10,7 @@ mod task;
 mod token;
 mod tree;
 
-pub(super) use audit::AuditView;
+pub(super) use audit::{AuditView, CheckpointView};
 pub(super) use grant::GrantView;
 pub(super) use list::ListView;
 pub(super) use propagation::PropagationView;

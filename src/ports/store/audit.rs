@@ -1,12 +1,18 @@
 //! The audit trail.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use super::{ListError, Page, PageRequest};
 use crate::{
     domain::{
-        audit::{Event, Head, Outcome, SearchColumns, WriterId},
+        audit::{
+            ChainedText, Event, Head, Outcome, Seal, SearchColumns, WriterId,
+            checkpoint::{RegistryState, SignedCheckpoint},
+        },
         id::{RequestId, TaskId, TokenId},
+        revocation::LogPosition,
         time::Timestamp,
         uri::IssuerUrl,
     },
@@ -48,12 +54,37 @@ pub struct AuditRow {
     pub writer: WriterId,
     /// The number of the record in the chain.
     pub n: u64,
-    /// The text of the record.
+    /// The hashed text of the record.
     pub body: String,
+    /// The personal values, as JSON.
+    pub personal: String,
     /// The stored hash.
     pub hash: String,
+    /// The stored message authentication code.
+    pub seal: Seal,
     /// The stored search columns. Verification compares them with those of the record.
     pub columns: SearchColumns,
+}
+
+impl AuditRow {
+    /// Returns the parts that a verification reads.
+    #[must_use]
+    pub fn text(&self) -> ChainedText<'_> {
+        ChainedText { n: self.n, body: &self.body, personal: &self.personal, hash: &self.hash }
+    }
+}
+
+/// What a checkpoint states, read in one snapshot.
+#[derive(Clone, Debug)]
+pub struct AuditState {
+    /// The head of every chain.
+    pub writers: BTreeMap<WriterId, Head>,
+    /// The position of the last log entry.
+    pub log: LogPosition,
+    /// The registry.
+    pub registry: RegistryState,
+    /// The last checkpoint.
+    pub last_checkpoint: Option<SignedCheckpoint>,
 }
 
 /// Reads the audit trail.
@@ -67,4 +98,13 @@ pub trait AuditStore: Send + Sync {
 
     /// Returns the records of a writer's chain after number `n`, in order, at most `limit`.
     async fn read_audit_chain(&self, writer: WriterId, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage>;
+
+    /// Returns what a checkpoint states.
+    async fn read_audit_state(&self) -> Result<AuditState, Outage>;
+
+    /// Returns the checkpoints after a number, in order, at most `limit`.
+    async fn read_checkpoints(&self, after: u64, limit: u32) -> Result<Vec<SignedCheckpoint>, Outage>;
+
+    /// Lists checkpoints, newest first.
+    async fn list_checkpoints(&self, page: &PageRequest) -> Result<Page<SignedCheckpoint>, ListError>;
 }

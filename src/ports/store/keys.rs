@@ -5,7 +5,11 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::{
-    domain::{id::KeyId, keys::KeySchedule},
+    domain::{
+        id::KeyId,
+        keys::KeySchedule,
+        sealed_key::{SealedKeyName, StoredSealedKey},
+    },
     ports::Outage,
 };
 
@@ -34,13 +38,19 @@ pub struct StoredKeys {
     pub version: u64,
     /// The keys, with those past their publication until they are deleted.
     pub keys: Vec<StoredKey>,
+    /// The keys for other purposes than the signing of tokens.
+    pub sealed_keys: Vec<StoredSealedKey>,
 }
 
-/// Reads the signing keys.
+/// Reads the keys of this server.
 #[async_trait]
 pub trait KeyStore: Send + Sync {
     /// Returns the current keys.
     async fn load_keys(&self) -> Result<StoredKeys, Outage>;
+
+    /// Returns whether nothing has been written to the store yet: no object, no signing key and no
+    /// audit record.
+    async fn is_unused(&self) -> Result<bool, Outage>;
 }
 
 /// Returns the additional authenticated data with which a private key is sealed: its table, row and
@@ -48,4 +58,10 @@ pub trait KeyStore: Send + Sync {
 #[must_use]
 pub fn signing_key_aad(kid: &KeyId) -> String {
     format!("signing_keys|{kid}|sealed")
+}
+
+/// Returns the additional authenticated data with which another key is sealed.
+#[must_use]
+pub fn sealed_key_aad(name: SealedKeyName) -> String {
+    format!("sealed_keys|{name}|sealed")
 }

@@ -19,11 +19,11 @@ mod tasks;
 mod tokens;
 mod writes;
 
-pub use audit::{AuditFilter, AuditRow, AuditStore};
+pub use audit::{AuditFilter, AuditRow, AuditState, AuditStore};
 pub use change_listener::{ChangeListener, Notification};
 pub use configuration::ConfigurationStore;
 pub use grants::{GrantFilter, GrantStore};
-pub use keys::{KeyStore, StoredKey, StoredKeys, signing_key_aad};
+pub use keys::{KeyStore, StoredKey, StoredKeys, sealed_key_aad, signing_key_aad};
 pub use log::LogStore;
 pub use maintenance::{GcStats, MaintenanceStore};
 pub use queries::{ListError, Page, PageRequest};

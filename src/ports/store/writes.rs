@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::{StoredKey, TokenRecord};
 use crate::{
     domain::{
-        audit::{Record, WriterId},
+        audit::{Record, WriterId, checkpoint::SignedCheckpoint},
         configuration::AppliedFile,
         grants::{
             Grant,
@@ -15,6 +15,7 @@ use crate::{
         id::{ClientId, GrantId, KeyId, TaskId, ToolName},
         registry::{Block, BlockSubject, Entry, ObjectKind, StoredSecretTag, tool::ToolRecord},
         revocation::{LogPosition, NewEntry},
+        sealed_key::StoredSealedKey,
         task::{Requester, Task, Transition},
         time::Timestamp,
         uri::IssuerUrl,
@@ -90,6 +91,10 @@ pub enum StateChange {
     PutKey(StoredKey),
     /// Removes a key, regardless of what it signed.
     RemoveKey(KeyId),
+    /// Inserts a key for another purpose, or replaces its sealed form.
+    PutSealedKey(StoredSealedKey),
+    /// Inserts a checkpoint of the audit trail.
+    PutCheckpoint(SignedCheckpoint),
     /// Inserts a grant.
     PutGrant(Box<Grant>),
     /// Removes a grant.

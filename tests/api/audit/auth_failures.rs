@@ -128,7 +128,7 @@ impl<'a> Flood<'a> {
             let path = format!("/audit?event={event}&outcome={outcome}&limit=1000");
             let (_, trail) = server.admin(Method::GET, &path, None).await;
             let items = trail["items"].as_array().unwrap().iter();
-            let records = items.map(|item| item["chained"]["record"].clone());
+            let records = items.map(|item| item["record"].clone());
             records.filter(|record| record["reason"].as_str().unwrap_or_default().contains(self.reason)).collect()
         };
         let before: Vec<Value> = find().await;

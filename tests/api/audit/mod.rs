@@ -2,4 +2,5 @@
 
 pub(super) mod audit_trail;
 pub(super) mod auth_failures;
+pub(super) mod checkpoints;
 pub(super) mod no_secret_leaks;

@@ -139,7 +139,7 @@ async fn revoked_key_ends_its_tokens(server: Server) {
         "a replica that starts creates no other key"
     );
     let (_, trail) = server.admin(Method::GET, "/audit?event=key.revoke&outcome=done", None).await;
-    let record = &trail["items"][0]["chained"]["record"];
+    let record = &trail["items"][0]["record"];
     assert_eq!((&record["requested"]["key"], &record["reason"]), (&leaked, &json!("it leaked")));
     assert_eq!((&record["admin"], &record["granted"]["keys"][0][1]), (&json!("admin:ops"), &new), "{trail}");
 

@@ -94,7 +94,8 @@ async fn rejected_write_fails_alone(server: Server) {
     assert!(server.is_active(body["access_token"].as_str().unwrap()).await);
     let (status, _) = read_response(by_planner().await.unwrap()).await;
     assert_eq!(status, 401, "a replay");
-    let verified = service.verify_audit().await.unwrap();
+    let cx = server.application.system_context().unwrap();
+    let verified = service.verify_audit(&[], &cx).await.unwrap();
     assert!(verified.findings.is_empty(), "{verified:?}");
     server.stop().await;
 }

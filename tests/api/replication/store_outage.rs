@@ -149,7 +149,8 @@ async fn unreachable_store_returns_503(server: Server) {
         // Introspections from memory may have lost their audit record, which is counted.
         assert!(metrics.contains("errand_audit_records_dropped_total "), "{metrics}");
     }
-    let report = server.application.service.verify_audit().await.unwrap();
+    let cx = server.application.system_context().unwrap();
+    let report = server.application.service.verify_audit(&[], &cx).await.unwrap();
     assert!(report.findings.is_empty(), "{report:?}");
     server.stop().await;
 }
@@ -180,7 +181,8 @@ async fn store_hang_returns_503(server: Server) {
         status == 200
     };
     wait_until("tokens are issued again", issued).await;
-    let report = server.application.service.verify_audit().await.unwrap();
+    let cx = server.application.system_context().unwrap();
+    let report = server.application.service.verify_audit(&[], &cx).await.unwrap();
     assert!(report.findings.is_empty(), "{report:?}");
     server.stop().await;
 }

@@ -298,7 +298,7 @@ async fn block_and_revocation_commit_atomically(server: Server) {
         "together with the registry change"
     );
     let (_, trail) = server.admin(Method::GET, "/audit?event=revocation&agent=reader", None).await;
-    let record = &trail["items"][0]["chained"]["record"];
+    let record = &trail["items"][0]["record"];
     assert_eq!(record["requested"], json!({"kind": "agent", "key": "reader", "verb": "block"}));
     assert_eq!((&record["admin"], &record["outcome"]), (&json!("admin:ops"), &json!("done")));
     // An object that is removed and added again has the name of a blocked party.

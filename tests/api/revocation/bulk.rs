@@ -142,10 +142,10 @@ async fn confirmed_selection_is_ended(server: Server) {
     assert_eq!((state(&server, &bob).await, state(&server, &alice).await), ("revoked".into(), "active".into()));
     let path = format!("/audit?event=revocation&task={}", decode_claims(&bob)["txn"].as_str().unwrap());
     let (_, trail) = server.admin(Method::GET, &path, None).await;
-    let record = &trail["items"][0]["chained"]["record"];
+    let record = &trail["items"][0]["record"];
     assert_eq!((&record["admin"], &record["reason"]), (&json!("admin:ops"), &json!("for the test")), "{trail}");
     let (_, trail) = server.admin(Method::GET, "/audit?event=revocation", None).await;
-    let records = trail["items"].as_array().unwrap().iter().map(|item| &item["chained"]["record"]);
+    let records = trail["items"].as_array().unwrap().iter().map(|item| &item["record"]);
     let whole = records.clone().find(|record| record["granted"]["tasks"] == 1).unwrap_or_else(|| panic!("{trail}"));
     assert_eq!(whole["requested"]["selection"]["requester"], json!([IDP, "bob"]));
     // Filters by resource, age and ids end exactly the matching tasks.

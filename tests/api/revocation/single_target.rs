@@ -262,7 +262,7 @@ async fn revocation_and_audit_record_commit_together(server: Server) {
     assert_eq!((&entry["seq"], &entry["kind"], &entry["key"]), (&answer["seq"], &json!("task"), &claims["txn"]));
     assert_eq!((&entry["reason"], &entry["by"]), (&json!("an operator ended it"), &json!("admin:ops")));
     let (_, trail) = server.admin(Method::GET, &format!("/audit?task={}", claims["txn"].as_str().unwrap()), None).await;
-    let records = trail["items"].as_array().unwrap().iter().map(|item| &item["chained"]["record"]);
+    let records = trail["items"].as_array().unwrap().iter().map(|item| &item["record"]);
     let record = records.clone().find(|record| record["event"] == "revocation").unwrap_or_else(|| panic!("{trail}"));
     assert_eq!((&record["admin"], &record["reason"]), (&json!("admin:ops"), &json!("an operator ended it")));
     assert_eq!((&record["request_id"], &record["task"]), (&json!("the-end-of-it"), &claims["txn"]));

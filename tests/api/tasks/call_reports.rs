@@ -216,7 +216,7 @@ async fn task_trail_describes_events_in_order(server: Server) {
         assert_eq!(line.split_once("  ").unwrap().1, sentence);
     }
     assert_eq!(lines.len(), want.len() + 3);
-    server.store.tamper("UPDATE audit SET body = replace(body, 'personal', 'harmless')").await;
+    server.store.tamper("UPDATE audit SET personal = replace(personal, 'personal', 'harmless')").await;
     let text = trail_of();
     assert!(text.contains("was edited: its original content is not known") && !text.contains("harmless"), "{text}");
     server.stop().await;

@@ -241,7 +241,7 @@ async fn requester_creates_and_withdraws_grants(server: Server) {
     for_bob["subject"] = json!("bob");
     assert_eq!(call_api(&server, &alice, Method::POST, "/v1/grants", Some(for_bob)).await.0, 400);
     let (_, trail) = server.admin(Method::GET, "/audit?event=grant.change&outcome=done", None).await;
-    let by = trail["items"].as_array().unwrap().iter().map(|row| &row["chained"]["record"]["by"]).collect::<Vec<_>>();
+    let by = trail["items"].as_array().unwrap().iter().map(|row| &row["record"]["by"]).collect::<Vec<_>>();
     let (hers, his) = (json!(format!("requester:{IDP} alice")), json!(format!("requester:{IDP} bob")));
     assert_eq!(by, [&hers, &hers, &his], "{trail}");
     server.stop().await;

@@ -56,7 +56,7 @@ async fn derive_token(server: &Server, token: &str) -> String {
 async fn audit_records(server: &Server, task: &str, event: &str) -> Vec<Value> {
     let (status, body) = server.admin(Method::GET, &format!("/audit?task={task}"), None).await;
     assert_eq!(status, 200, "{body}");
-    let records = body["items"].as_array().unwrap().iter().map(|item| item["chained"]["record"].clone());
+    let records = body["items"].as_array().unwrap().iter().map(|item| item["record"].clone());
     records.filter(|record| record["event"] == event).collect()
 }
 

@@ -24,7 +24,7 @@ export class AdminApi {
   async trail(task) {
     const answer = await this.#send('GET', `/v1/admin/audit?task=${task}&limit=100`);
     assert.equal(answer.status, 200, answer.text);
-    return { records: JSON.parse(answer.text).items.map(({ chained }) => chained.record), text: answer.text };
+    return { records: JSON.parse(answer.text).items.map(({ record }) => record), text: answer.text };
   }
 
   async #send(method, path, body) {

@@ -7,7 +7,7 @@ mod read;
 mod sql;
 mod status_lists;
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -25,10 +25,11 @@ pub use sql::STATEMENTS;
 use crate::{
     adapters::store::{
         Database, StoreOptions, StoreUrlError,
+        record_sealer::SealerCell,
         schema::{self, AppliedMigration},
     },
     domain::{
-        audit::{Head, WriterId},
+        audit::{Head, WriterId, checkpoint::SignedCheckpoint},
         configuration::ConfigurationHistory,
         grants::{
             Grant,
@@ -44,10 +45,11 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, ConfigurationStore, GcStats, GrantFilter,
-        GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest,
-        QuotaStore, RegistryStore, ReplicaStore, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore,
-        TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
+        AuditFilter, AuditRow, AuditState, AuditStore, ChangeListener, CommitError, ConfigurationStore, GcStats,
+        GrantFilter, GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page,
+        PageRequest, QuotaStore, RecordSealer, RegistryStore, ReplicaStore, StatusListStore, StoredKeys,
+        StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore,
+        WriteOutcome, WriteSet, WriteStore,
     },
 };
 
@@ -94,6 +96,7 @@ pub struct PostgresStore {
     /// Options of the pools for listeners, each of which has a connection of its own.
     listener_options: PgPoolOptions,
     probe: ServerProbe,
+    sealer: SealerCell,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -137,7 +140,8 @@ impl PostgresStore {
             });
         let of = |limit| pool.clone().max_connections(limit).connect_lazy_with(connect.clone());
         let (pool, commit_pool) = (of(options.max_connections), of(COMMIT_CONNECTIONS));
-        Ok(Self { pool, commit_pool, listener_options: listening, probe: ServerProbe::new(connect) })
+        let probe = ServerProbe::new(connect);
+        Ok(Self { pool, commit_pool, listener_options: listening, probe, sealer: SealerCell::default() })
     }
 
     async fn migrate_on(&self, connection: &mut PgConnection) -> Result<(), Outage> {
@@ -188,6 +192,10 @@ fn format_millis(duration: Duration) -> String {
 
 #[async_trait]
 impl Database for PostgresStore {
+    fn unlock(&self, sealer: Arc<dyn RecordSealer>) {
+        self.sealer.set(sealer);
+    }
+
     async fn migrate(&self) -> Result<(), Outage> {
         // A connection of its own has no time limits. Closing it also releases the lock that keeps
         // two programs from migrating at once, which sqlx does not release after an error.
@@ -202,7 +210,7 @@ impl Database for PostgresStore {
 #[async_trait]
 impl WriteStore for PostgresStore {
     async fn commit(&self, writer: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
-        commit::commit(&self.commit_pool, writer, batch).await
+        commit::commit(&self.commit_pool, &self.sealer, writer, batch).await
     }
 
     async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
@@ -333,6 +341,10 @@ impl KeyStore for PostgresStore {
     async fn load_keys(&self) -> Result<StoredKeys, Outage> {
         read::load_keys(&self.pool).await
     }
+
+    async fn is_unused(&self) -> Result<bool, Outage> {
+        read::is_unused(&self.pool).await
+    }
 }
 
 #[async_trait]
@@ -347,6 +359,18 @@ impl AuditStore for PostgresStore {
 
     async fn read_audit_chain(&self, writer: WriterId, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
         read::read_audit_chain(&self.pool, writer, n, limit).await
+    }
+
+    async fn read_audit_state(&self) -> Result<AuditState, Outage> {
+        read::read_audit_state(&self.pool).await
+    }
+
+    async fn read_checkpoints(&self, after: u64, limit: u32) -> Result<Vec<SignedCheckpoint>, Outage> {
+        read::read_checkpoints(&self.pool, after, limit).await
+    }
+
+    async fn list_checkpoints(&self, page: &PageRequest) -> Result<Page<SignedCheckpoint>, ListError> {
+        read::list_checkpoints(&self.pool, page).await
     }
 }
 

@@ -86,7 +86,7 @@ macro_rules! break_glass_where {
 
 macro_rules! audit_columns {
     () => {
-        "audit.writer::text AS writer, audit.n AS n, body, hash, audit.occurred_at AS occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id,
+        "audit.writer::text AS writer, audit.n AS n, body, personal, hash, epoch, mac, audit.occurred_at AS occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id,
              (SELECT coalesce(json_agg(CASE WHEN a.occurred_at = audit.occurred_at THEN a.agent ELSE '' END), '[]')::text
              FROM audit_agents AS a WHERE a.writer = audit.writer AND a.n = audit.n) AS agents"
     };
@@ -197,9 +197,9 @@ statements! {
     /// Locks the head of the writer's chain until this batch's records are appended.
     LOCK_WRITER = "SELECT writer::text AS writer, n, hash FROM audit_writers WHERE writer = $1 FOR UPDATE";
     INSERT_WRITER = "INSERT INTO audit_writers (writer, n, hash) VALUES ($1, 0, '') ON CONFLICT DO NOTHING";
-    INSERT_AUDIT = "INSERT INTO audit (writer, n, body, hash, occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id)
-        SELECT writer, n, body, hash, occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id
-        FROM json_to_recordset($1::json) AS r(writer uuid, n bigint, body text, hash text, occurred_at bigint, event text, outcome text,
+    INSERT_AUDIT = "INSERT INTO audit (writer, n, body, personal, hash, epoch, mac, occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id)
+        SELECT writer, n, body, personal, hash, epoch, mac, occurred_at, event, outcome, requester_issuer, requester_subject, task, token, resource, request_id
+        FROM json_to_recordset($1::json) AS r(writer uuid, n bigint, body text, personal text, hash text, epoch bigint, mac text, occurred_at bigint, event text, outcome text,
             requester_issuer text, requester_subject text, task text, token text, resource text, request_id text)";
     INSERT_AUDIT_AGENTS = "INSERT INTO audit_agents (writer, n, agent, occurred_at) SELECT writer, n, agent, occurred_at
         FROM json_to_recordset($1::json) AS r(writer uuid, n bigint, agent text, occurred_at bigint)";
@@ -222,6 +222,9 @@ statements! {
         ON CONFLICT (kid) DO UPDATE SET algorithm = excluded.algorithm, created = excluded.created, activates = excluded.activates,
             retires = excluded.retires, gone = excluded.gone, public_jwk = excluded.public_jwk, sealed = excluded.sealed";
     REMOVE_KEY = "DELETE FROM signing_keys WHERE kid = $1";
+    PUT_SEALED_KEY = "INSERT INTO sealed_keys (purpose, epoch, created, sealed) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (purpose, epoch) DO UPDATE SET sealed = excluded.sealed";
+    PUT_CHECKPOINT = "INSERT INTO audit_checkpoints (number, jws) VALUES ($1, $2)";
     PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     REMOVE_GRANT = "DELETE FROM grants WHERE id = $1";
@@ -275,6 +278,8 @@ statements! {
         FROM tools WHERE resource = $1 ORDER BY tool";
     BLOCKS = "SELECT kind, id, block_kind, reason, actor, occurred_at FROM blocks ORDER BY kind, id";
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
+    SEALED_KEYS = "SELECT purpose, epoch, created, sealed FROM sealed_keys ORDER BY purpose, epoch";
+    IS_UNUSED = "SELECT NOT EXISTS (SELECT 1 FROM objects) AND NOT EXISTS (SELECT 1 FROM signing_keys) AND NOT EXISTS (SELECT 1 FROM audit)";
     TASK = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
         FROM tasks WHERE id = $1";
     OVERDUE_TASKS = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
@@ -361,6 +366,8 @@ statements! {
     AUDIT_BY_OUTCOME = audit_where!("outcome = $9 AND ");
     AUDIT_HEADS = "SELECT writer::text AS writer, n, hash FROM audit_writers ORDER BY audit_writers.writer";
     AUDIT_CHAIN = concat!("SELECT ", audit_columns!(), " FROM audit WHERE audit.writer = $1 AND audit.n > $2 ORDER BY audit.n LIMIT $3");
+    CHECKPOINTS = "SELECT number, jws FROM audit_checkpoints WHERE number < $1 ORDER BY number DESC LIMIT $2";
+    CHECKPOINTS_AFTER = "SELECT number, jws FROM audit_checkpoints WHERE number > $1 ORDER BY number LIMIT $2";
 
     // ---- status lists ----
 

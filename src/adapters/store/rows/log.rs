@@ -6,11 +6,11 @@ use sqlx::FromRow;
 use super::{RowContext, to_i64};
 use crate::{
     domain::{
-        audit::{self, Head, Record, SearchColumns, WriterId},
+        audit::{self, Head, Record, Seal, SearchColumns, WriterId, checkpoint::SignedCheckpoint},
         revocation::{LogAction, LogEntry, LogPosition, NewEntry, Target, check_known},
         task::Task,
     },
-    ports::{AuditRow, Outage},
+    ports::{AuditRow, Outage, RecordSealer},
 };
 
 /// `revocation_log`
@@ -73,7 +73,10 @@ pub(crate) struct AuditRecordRow {
     writer: String,
     n: i64,
     body: String,
+    personal: String,
     hash: String,
+    epoch: i64,
+    mac: String,
     occurred_at: i64,
     event: String,
     outcome: String,
@@ -99,9 +102,9 @@ pub(crate) struct AuditAgentRow {
 }
 
 impl AuditRecordRow {
-    /// Returns the length of the body in bytes.
-    pub(crate) fn body_len(&self) -> usize {
-        self.body.len()
+    /// Returns the length of the texts in bytes.
+    pub(crate) fn text_len(&self) -> usize {
+        self.body.len().saturating_add(self.personal.len())
     }
 
     /// Appends records to a chain and advances its head.
@@ -109,25 +112,36 @@ impl AuditRecordRow {
         writer: WriterId,
         head: &mut Head,
         records: impl IntoIterator<Item = &'a Record>,
-    ) -> (Vec<Self>, Vec<AuditAgentRow>) {
+        sealer: &dyn RecordSealer,
+    ) -> Result<(Vec<Self>, Vec<AuditAgentRow>), Outage> {
         let mut actors = Vec::new();
-        let rows = records
-            .into_iter()
-            .map(|record| Self::new(record, audit::link(writer, head, record), &mut actors))
-            .collect();
-        (rows, actors)
+        let link = |record: &Record| {
+            let linked = audit::link(writer, head, record, || sealer.new_salt());
+            let seal = sealer.seal(&linked.hash)?;
+            Self::new(record, linked, seal, &mut actors)
+        };
+        let rows = records.into_iter().map(link).collect::<Result<_, _>>()?;
+        Ok((rows, actors))
     }
 
-    fn new(record: &Record, linked: audit::Linked, actors: &mut Vec<AuditAgentRow>) -> Self {
+    fn new(
+        record: &Record,
+        linked: audit::Linked,
+        seal: Seal,
+        actors: &mut Vec<AuditAgentRow>,
+    ) -> Result<Self, Outage> {
         let columns = SearchColumns::from_record(record);
         let (writer, n, occurred_at) = (linked.writer.0.to_string(), to_i64(linked.n), columns.at.unix());
         let agents = columns.agents.into_iter();
         actors.extend(agents.map(|agent| AuditAgentRow { writer: writer.clone(), n, agent, occurred_at }));
-        Self {
+        Ok(Self {
             writer,
             n,
             body: linked.body,
+            personal: serde_json::to_string(&linked.personal).map_err(Outage::during("write an audit record"))?,
             hash: linked.hash,
+            epoch: to_i64(seal.epoch),
+            mac: seal.mac,
             occurred_at,
             event: columns.event,
             outcome: columns.outcome,
@@ -138,7 +152,7 @@ impl AuditRecordRow {
             resource: columns.resource,
             request_id: columns.request_id,
             agents: String::new(),
-        }
+        })
     }
 
     pub(crate) fn read(self) -> Result<AuditRow, Outage> {
@@ -148,7 +162,9 @@ impl AuditRecordRow {
             writer: WriterId(context.parse("writer", &self.writer)?),
             n: context.parse_u64("n", self.n)?,
             body: self.body,
+            personal: self.personal,
             hash: self.hash,
+            seal: Seal { epoch: context.parse_u64("epoch", self.epoch)?, mac: self.mac },
             columns: SearchColumns {
                 at: context.parse_time("occurred_at", self.occurred_at)?,
                 event: self.event,
@@ -180,5 +196,19 @@ impl AuditHeadRow {
             WriterId(context.parse("writer", &self.writer)?),
             Head { n: context.parse_u64("n", self.n)?, hash: self.hash },
         ))
+    }
+}
+
+/// `audit_checkpoints`
+#[derive(FromRow)]
+pub(crate) struct CheckpointRow {
+    number: i64,
+    jws: String,
+}
+
+impl CheckpointRow {
+    pub(crate) fn read(self) -> Result<SignedCheckpoint, Outage> {
+        let context = RowContext { table: "audit_checkpoints", row: &self.number };
+        Ok(SignedCheckpoint::new(context.parse_u64("number", self.number)?, self.jws))
     }
 }

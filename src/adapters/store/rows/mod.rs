@@ -4,6 +4,7 @@
 mod configuration;
 mod log;
 mod registry;
+mod registry_digest;
 mod replicas;
 mod status_lists;
 mod tokens;
@@ -21,8 +22,9 @@ use crate::{
 };
 
 pub(crate) use configuration::AppliedFileRow;
-pub(crate) use log::{AuditHeadRow, AuditRecordRow, LogRow, party_keys};
-pub(crate) use registry::{BlockRow, BreakGlassRow, GrantRow, KeyRow, ObjectRow, SecretRow, VersionRow};
+pub(crate) use log::{AuditHeadRow, AuditRecordRow, CheckpointRow, LogRow, party_keys};
+pub(crate) use registry::{BlockRow, BreakGlassRow, GrantRow, KeyRow, ObjectRow, SealedKeyRow, SecretRow, VersionRow};
+pub(crate) use registry_digest::digest_registry;
 pub(crate) use replicas::{ReplicaRow, check_recorded};
 pub(crate) use status_lists::ShardRow;
 pub(crate) use tokens::{IdempotencyRow, ReplayGuardRow, TaskRow, TaskVersionRow, TokenRow, transition_json};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use sqlx::FromRow;
 
 use super::{RowContext, to_i64};
@@ -17,6 +18,7 @@ use crate::{
         keys::KeySchedule,
         registry::{Block, BlockKind, BlockSubject, Entry, ObjectKind, RegistryObject, StoredSecretTag},
         revocation::LogPosition,
+        sealed_key::{KeyPurpose, SealedKeyName, StoredSealedKey},
         secret::SecretTag,
         time::Timestamp,
     },
@@ -24,7 +26,7 @@ use crate::{
 };
 
 /// `objects`
-#[derive(FromRow)]
+#[derive(Serialize, FromRow)]
 pub(crate) struct ObjectRow {
     pub(crate) kind: String,
     pub(crate) id: String,
@@ -65,7 +67,7 @@ impl ObjectRow {
 }
 
 /// `secrets`
-#[derive(FromRow)]
+#[derive(Serialize, FromRow)]
 pub(crate) struct SecretRow {
     client: String,
     tag: Vec<u8>,
@@ -85,7 +87,7 @@ impl SecretRow {
 }
 
 /// `blocks`
-#[derive(FromRow)]
+#[derive(Serialize, FromRow)]
 pub(crate) struct BlockRow {
     pub(crate) kind: String,
     pub(crate) id: String,
@@ -176,6 +178,28 @@ impl KeyRow {
             unpublished_at: self.gone.map(|at| context.parse_time("gone", at)).transpose()?,
         };
         Ok(StoredKey { schedule, public_jwk: self.public_jwk, sealed_private_key: self.sealed })
+    }
+}
+
+/// `sealed_keys`
+#[derive(FromRow)]
+pub(crate) struct SealedKeyRow {
+    purpose: String,
+    epoch: i64,
+    created: i64,
+    sealed: Vec<u8>,
+}
+
+impl SealedKeyRow {
+    pub(crate) fn read(self) -> Result<StoredSealedKey, Outage> {
+        let row = format!("{}/{}", self.purpose, self.epoch);
+        let context = RowContext { table: "sealed_keys", row: &row };
+        let purpose = KeyPurpose::parse(&self.purpose).ok_or_else(|| context.corrupt("purpose"))?;
+        Ok(StoredSealedKey {
+            name: SealedKeyName { purpose, epoch: context.parse_u64("epoch", self.epoch)? },
+            created_at: context.parse_time("created", self.created)?,
+            sealed: self.sealed,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Rows of tool records.
 
+use serde::Serialize;
 use sqlx::FromRow;
 
 use super::RowContext;
@@ -79,7 +80,7 @@ impl ToolRow {
 }
 
 /// `tools`: the digests
-#[derive(FromRow)]
+#[derive(Serialize, FromRow)]
 pub(crate) struct KnownToolRow {
     resource: String,
     tool: String,

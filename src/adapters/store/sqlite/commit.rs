@@ -7,6 +7,7 @@ use super::sql;
 use crate::{
     adapters::store::{
         batch::{BatchPlan, GuardQuery, GuardState, TxEnd, is_data_error},
+        record_sealer::SealerCell,
         rows::{
             AppliedFileRow, AuditHeadRow, AuditRecordRow, BlockRow, GrantRow, IdempotencyRow, KeyRow, ObjectRow,
             ToolRow, VersionRow, to_i64, to_json, transition_json,
@@ -26,11 +27,12 @@ use crate::{
 
 pub(super) async fn commit(
     pool: &SqlitePool,
+    sealer: &SealerCell,
     writer: WriterId,
     batch: &[WriteSet],
 ) -> Result<Vec<WriteOutcome>, CommitError> {
     let mut tx = pool.begin_with(sql::BEGIN).await.map_err(Outage::during("begin to commit"))?;
-    match apply_batch(&mut tx, writer, batch).await {
+    match apply_batch(&mut tx, sealer, writer, batch).await {
         Ok((outcomes, TxEnd::Commit)) => {
             tx.commit().await.map_err(Outage::during("commit"))?;
             Ok(outcomes)
@@ -52,6 +54,7 @@ pub(super) async fn commit(
 /// transaction ends as returned.
 async fn apply_batch(
     tx: &mut SqliteConnection,
+    sealer: &SealerCell,
     writer: WriterId,
     batch: &[WriteSet],
 ) -> Result<(Vec<WriteOutcome>, TxEnd), Outage> {
@@ -76,7 +79,7 @@ async fn apply_batch(
     execute_rows(tx, sql::INSERT_TASKS, &plan.task_rows()?, "open tasks").await?;
     execute_rows(tx, sql::INSERT_TOKENS, &plan.token_rows()?, "record tokens").await?;
     execute_rows(tx, sql::STORE_RESPONSES, &plan.idempotency_rows(), "store a response").await?;
-    append_audit(tx, writer, &plan).await?;
+    append_audit(tx, sealer, writer, &plan).await?;
     Ok((plan.outcomes()?, TxEnd::Commit))
 }
 
@@ -133,7 +136,12 @@ async fn release_unused(tx: &mut SqliteConnection, plan: &BatchPlan<'_>) -> Resu
 }
 
 /// Appends the audit records to the writer's chain.
-async fn append_audit(tx: &mut SqliteConnection, writer: WriterId, plan: &BatchPlan<'_>) -> Result<(), Outage> {
+async fn append_audit(
+    tx: &mut SqliteConnection,
+    sealer: &SealerCell,
+    writer: WriterId,
+    plan: &BatchPlan<'_>,
+) -> Result<(), Outage> {
     if plan.audit_records().next().is_none() {
         return Ok(());
     }
@@ -145,7 +153,7 @@ async fn append_audit(tx: &mut SqliteConnection, writer: WriterId, plan: &BatchP
         head = chain_head(tx, writer).await?;
     }
     let mut head = head.unwrap_or_else(Head::empty);
-    let (rows, actors) = AuditRecordRow::link(writer, &mut head, plan.audit_records());
+    let (rows, actors) = AuditRecordRow::link(writer, &mut head, plan.audit_records(), sealer.get()?)?;
     execute_rows(tx, sql::INSERT_AUDIT, &rows, operation).await?;
     execute_rows(tx, sql::INSERT_AUDIT_AGENTS, &actors, operation).await?;
     let update = query(sql::UPDATE_WRITER).bind(writer.0.to_string()).bind(to_i64(head.n)).bind(head.hash);
@@ -193,6 +201,13 @@ async fn apply_change(tx: &mut SqliteConnection, change: &StateChange, head: Log
             put.bind(row.retires).bind(row.gone).bind(row.public_jwk).bind(row.sealed).execute(tx).await
         }
         StateChange::RemoveKey(kid) => query(sql::REMOVE_KEY).bind(kid.as_str()).execute(tx).await,
+        StateChange::PutSealedKey(key) => {
+            let put = query(sql::PUT_SEALED_KEY).bind(key.name.purpose.as_str()).bind(to_i64(key.name.epoch));
+            put.bind(key.created_at.unix()).bind(&key.sealed[..]).execute(tx).await
+        }
+        StateChange::PutCheckpoint(checkpoint) => {
+            query(sql::PUT_CHECKPOINT).bind(to_i64(checkpoint.number)).bind(&checkpoint.text).execute(tx).await
+        }
         StateChange::PutGrant(grant) => return put_grant(tx, grant).await,
         StateChange::RemoveGrant(id) => query(sql::REMOVE_GRANT).bind(id.to_string()).execute(tx).await,
         StateChange::PutTool(record) => {

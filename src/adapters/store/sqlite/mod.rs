@@ -11,6 +11,7 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,10 +29,11 @@ pub use sql::STATEMENTS;
 use crate::{
     adapters::store::{
         Database, StoreOptions,
+        record_sealer::SealerCell,
         schema::{self, AppliedMigration},
     },
     domain::{
-        audit::{Head, WriterId},
+        audit::{Head, WriterId, checkpoint::SignedCheckpoint},
         configuration::ConfigurationHistory,
         grants::{
             Grant,
@@ -47,10 +49,11 @@ use crate::{
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, AuditStore, ChangeListener, CommitError, ConfigurationStore, GcStats, GrantFilter,
-        GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest,
-        QuotaStore, RegistryStore, ReplicaStore, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore,
-        TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
+        AuditFilter, AuditRow, AuditState, AuditStore, ChangeListener, CommitError, ConfigurationStore, GcStats,
+        GrantFilter, GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page,
+        PageRequest, QuotaStore, RecordSealer, RegistryStore, ReplicaStore, StatusListStore, StoredKeys,
+        StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore,
+        WriteOutcome, WriteSet, WriteStore,
     },
 };
 
@@ -65,6 +68,7 @@ pub struct SqliteStore {
     /// Reads see the last commit and never wait for a writer (write-ahead log). An in-memory store
     /// has one connection for everything.
     readers: SqlitePool,
+    sealer: SealerCell,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -92,14 +96,14 @@ impl SqliteStore {
             // An in-memory database ends with its connection, so that connection is kept.
             let only = pool(1).min_connections(1).idle_timeout(None).max_lifetime(None);
             let only = only.connect_with(connect).await.map_err(Outage::during(operation))?;
-            return Ok(Self { file, writer: only.clone(), readers: only });
+            return Ok(Self { file, writer: only.clone(), readers: only, sealer: SealerCell::default() });
         }
         create_private_file(&file).map_err(Outage::during(operation))?;
         let writer = pool(1).connect_with(connect.clone().create_if_missing(true)).await;
         let writer = writer.map_err(Outage::during(operation))?;
         enable_wal(&writer, options.acquire_timeout).await.map_err(Outage::during(operation))?;
         let readers = pool(options.max_connections).connect_lazy_with(connect.read_only(true));
-        Ok(Self { file, writer, readers })
+        Ok(Self { file, writer, readers, sealer: SealerCell::default() })
     }
 
     async fn read_applied_migrations(&self) -> Result<Vec<AppliedMigration>, sqlx::Error> {
@@ -155,6 +159,10 @@ fn is_in_memory(url: &str) -> bool {
 
 #[async_trait]
 impl Database for SqliteStore {
+    fn unlock(&self, sealer: Arc<dyn RecordSealer>) {
+        self.sealer.set(sealer);
+    }
+
     async fn migrate(&self) -> Result<(), Outage> {
         // sqlx takes no lock on SQLite, so one transaction spans all of it. A second program waits
         // and finds it done.
@@ -171,7 +179,7 @@ impl Database for SqliteStore {
 #[async_trait]
 impl WriteStore for SqliteStore {
     async fn commit(&self, writer: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
-        commit::commit(&self.writer, writer, batch).await
+        commit::commit(&self.writer, &self.sealer, writer, batch).await
     }
 
     async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
@@ -299,6 +307,10 @@ impl KeyStore for SqliteStore {
     async fn load_keys(&self) -> Result<StoredKeys, Outage> {
         read::load_keys(&self.readers).await
     }
+
+    async fn is_unused(&self) -> Result<bool, Outage> {
+        read::is_unused(&self.readers).await
+    }
 }
 
 #[async_trait]
@@ -313,6 +325,18 @@ impl AuditStore for SqliteStore {
 
     async fn read_audit_chain(&self, writer: WriterId, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
         read::read_audit_chain(&self.readers, writer, n, limit).await
+    }
+
+    async fn read_audit_state(&self) -> Result<AuditState, Outage> {
+        read::read_audit_state(&self.readers).await
+    }
+
+    async fn read_checkpoints(&self, after: u64, limit: u32) -> Result<Vec<SignedCheckpoint>, Outage> {
+        read::read_checkpoints(&self.readers, after, limit).await
+    }
+
+    async fn list_checkpoints(&self, page: &PageRequest) -> Result<Page<SignedCheckpoint>, ListError> {
+        read::list_checkpoints(&self.readers, page).await
     }
 }
 

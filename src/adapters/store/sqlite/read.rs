@@ -10,14 +10,17 @@ use crate::{
         cursor,
         log_scan::{LogScan, read_entries},
         rows::{
-            AppliedFileRow, AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, GrantRow, IdempotencyRow, KeyRow,
-            KnownToolRow, LogRow, ObjectRow, SecretRow, TaskRow, TokenRow, ToolRow, VersionRow, digest_of, party_keys,
-            to_i64,
+            AppliedFileRow, AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, CheckpointRow, GrantRow,
+            IdempotencyRow, KeyRow, KnownToolRow, LogRow, ObjectRow, SealedKeyRow, SecretRow, TaskRow, TokenRow,
+            ToolRow, VersionRow, digest_of, digest_registry, party_keys, to_i64,
         },
         schema::AppliedMigration,
     },
     domain::{
-        audit::{self, Head, WriterId},
+        audit::{
+            self, Head, WriterId,
+            checkpoint::{RegistryState, SignedCheckpoint},
+        },
         configuration::ConfigurationHistory,
         grants::{
             Grant,
@@ -33,8 +36,8 @@ use crate::{
         uri::ResourceUri,
     },
     ports::{
-        AuditFilter, AuditRow, GrantFilter, ListError, Outage, Page, PageRequest, StoredKeys, StoredRegistry,
-        TaskFilter, TokenFilter, TokenRecord, WriteOutcome,
+        AuditFilter, AuditRow, AuditState, GrantFilter, ListError, Outage, Page, PageRequest, StoredKeys,
+        StoredRegistry, TaskFilter, TokenFilter, TokenRecord, WriteOutcome,
     },
 };
 
@@ -80,13 +83,8 @@ pub(super) async fn load_registry(pool: &SqlitePool) -> Result<StoredRegistry, O
     let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
     let versions: Vec<VersionRow> =
         query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
-    let objects: Vec<ObjectRow> =
-        query_as(sql::OBJECTS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
-    let secrets: Vec<SecretRow> =
-        query_as(sql::SECRETS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
-    let tools: Vec<KnownToolRow> =
-        query_as(sql::KNOWN_TOOLS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
-    let blocks: Vec<BlockRow> = query_as(sql::BLOCKS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+    let RegistryRows { objects, secrets, tools, blocks } =
+        read_registry_rows(&mut tx).await.map_err(Outage::during(operation))?;
     tx.commit().await.map_err(Outage::during(operation))?;
     Ok(StoredRegistry {
         version: VersionRow::find(&versions, REGISTRY_VERSION)?,
@@ -107,6 +105,22 @@ pub(super) async fn load_configuration_history(pool: &SqlitePool) -> Result<Conf
     Ok(ConfigurationHistory { issuer, applied })
 }
 
+struct RegistryRows {
+    objects: Vec<ObjectRow>,
+    secrets: Vec<SecretRow>,
+    tools: Vec<KnownToolRow>,
+    blocks: Vec<BlockRow>,
+}
+
+async fn read_registry_rows(tx: &mut SqliteConnection) -> Result<RegistryRows, sqlx::Error> {
+    Ok(RegistryRows {
+        objects: query_as(sql::OBJECTS).fetch_all(&mut *tx).await?,
+        secrets: query_as(sql::SECRETS).fetch_all(&mut *tx).await?,
+        tools: query_as(sql::KNOWN_TOOLS).fetch_all(&mut *tx).await?,
+        blocks: query_as(sql::BLOCKS).fetch_all(&mut *tx).await?,
+    })
+}
+
 pub(super) async fn list_tools(pool: &SqlitePool, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
     let query = query_as::<_, ToolRow>(sql::TOOLS).bind(resource.as_str());
     let rows = query.fetch_all(pool).await.map_err(Outage::during("read the tools of a resource"))?;
@@ -119,11 +133,18 @@ pub(super) async fn load_keys(pool: &SqlitePool) -> Result<StoredKeys, Outage> {
     let versions: Vec<VersionRow> =
         query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
     let keys: Vec<KeyRow> = query_as(sql::SIGNING_KEYS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+    let sealed_keys: Vec<SealedKeyRow> =
+        query_as(sql::SEALED_KEYS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
     tx.commit().await.map_err(Outage::during(operation))?;
     Ok(StoredKeys {
         version: VersionRow::find(&versions, KEYS_VERSION)?,
         keys: keys.into_iter().map(KeyRow::read).collect::<Result<_, _>>()?,
+        sealed_keys: sealed_keys.into_iter().map(SealedKeyRow::read).collect::<Result<_, _>>()?,
     })
+}
+
+pub(super) async fn is_unused(pool: &SqlitePool) -> Result<bool, Outage> {
+    query_scalar(sql::IS_UNUSED).fetch_one(pool).await.map_err(Outage::during("look for records in the store"))
 }
 
 pub(super) async fn find_task(pool: &SqlitePool, id: TaskId) -> Result<Option<Task>, Outage> {
@@ -373,7 +394,7 @@ pub(super) async fn list_audit_records(
         .bind(writer.to_string())
         .bind(n)
         .bind(cursor::clamp_limit(page));
-    let rows = cursor::truncate_at_bytes(query.fetch(pool), AuditRecordRow::body_len).await;
+    let rows = cursor::truncate_at_bytes(query.fetch(pool), AuditRecordRow::text_len).await;
     let (rows, is_truncated) = rows.map_err(Outage::during("list audit records"))?;
     let records = rows.into_iter().map(AuditRecordRow::read).collect::<Result<_, _>>()?;
     cursor::build_truncated_page(page, (records, is_truncated), |row: &AuditRow| (row.columns.at, row.writer, row.n))
@@ -393,8 +414,54 @@ pub(super) async fn read_audit_chain(
     limit: u32,
 ) -> Result<Vec<AuditRow>, Outage> {
     let query = query_as(sql::AUDIT_CHAIN).bind(writer.0.to_string()).bind(to_i64(n)).bind(i64::from(limit));
-    let (rows, _) = cursor::truncate_at_bytes(query.fetch(pool), AuditRecordRow::body_len)
+    let (rows, _) = cursor::truncate_at_bytes(query.fetch(pool), AuditRecordRow::text_len)
         .await
         .map_err(Outage::during("read a chain of the audit trail"))?;
     rows.into_iter().map(AuditRecordRow::read).collect()
+}
+
+pub(super) async fn read_audit_state(pool: &SqlitePool) -> Result<AuditState, Outage> {
+    let operation = "read the state of the audit trail";
+    let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
+    let heads: Vec<AuditHeadRow> =
+        query_as(sql::AUDIT_HEADS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+    let seq: i64 = query_scalar(sql::LOG_HEAD).fetch_one(&mut *tx).await.map_err(Outage::during(operation))?;
+    let versions: Vec<VersionRow> =
+        query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+    let RegistryRows { objects, secrets, tools, blocks } =
+        read_registry_rows(&mut tx).await.map_err(Outage::during(operation))?;
+    let last = query_as(sql::CHECKPOINTS).bind(i64::MAX).bind(1_i64);
+    let last: Option<CheckpointRow> = last.fetch_optional(&mut *tx).await.map_err(Outage::during(operation))?;
+    tx.commit().await.map_err(Outage::during(operation))?;
+    Ok(AuditState {
+        writers: heads.into_iter().map(AuditHeadRow::read).collect::<Result<_, _>>()?,
+        log: LogPosition::new(seq.unsigned_abs()),
+        registry: RegistryState {
+            digest: digest_registry(&objects, &secrets, &tools, &blocks)?,
+            version: VersionRow::find(&versions, REGISTRY_VERSION)?,
+        },
+        last_checkpoint: last.map(CheckpointRow::read).transpose()?,
+    })
+}
+
+pub(super) async fn read_checkpoints(
+    pool: &SqlitePool,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<SignedCheckpoint>, Outage> {
+    let query = query_as::<_, CheckpointRow>(sql::CHECKPOINTS_AFTER).bind(to_i64(after)).bind(i64::from(limit));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("read audit checkpoints"))?;
+    rows.into_iter().map(CheckpointRow::read).collect()
+}
+
+pub(super) async fn list_checkpoints(
+    pool: &SqlitePool,
+    page: &PageRequest,
+) -> Result<Page<SignedCheckpoint>, ListError> {
+    let query = query_as::<_, CheckpointRow>(sql::CHECKPOINTS)
+        .bind(cursor::parse_cursor(page)?.unwrap_or(i64::MAX))
+        .bind(cursor::clamp_limit(page));
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list audit checkpoints"))?;
+    let checkpoints = rows.into_iter().map(CheckpointRow::read).collect::<Result<_, _>>()?;
+    cursor::build_page(page, checkpoints, |checkpoint: &SignedCheckpoint| checkpoint.number)
 }

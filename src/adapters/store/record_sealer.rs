@@ -1,0 +1,22 @@
+//! The sealer of audit records. Its keys are read from the store after the store is opened.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::ports::{Outage, RecordSealer};
+
+/// The sealer, once it is known. Until then its use is an outage.
+#[derive(Default)]
+pub(crate) struct SealerCell(OnceLock<Arc<dyn RecordSealer>>);
+
+impl SealerCell {
+    /// Sets the sealer. Only the first call has an effect.
+    pub(crate) fn set(&self, sealer: Arc<dyn RecordSealer>) {
+        self.0.get_or_init(|| sealer);
+    }
+
+    /// Returns the sealer.
+    pub(crate) fn get(&self) -> Result<&dyn RecordSealer, Outage> {
+        let missing = || Outage::during("seal an audit record")("the store has not been unlocked");
+        self.0.get().map(|sealer| &**sealer).ok_or_else(missing)
+    }
+}
