@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     adapters::{
-        fetch::FetchLimits,
+        fetch::{FetchLimits, FetchOptions, FetchProxy},
         issuers::JwksCache,
         keyring::{Kek, KekSet, Keyring, KeyringError, generate_sealed_keys},
         mcp::McpClient,
@@ -38,9 +38,9 @@ use crate::{
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 /// The interval at which the audit trail is checked for records that need a checkpoint.
 const CHECKPOINT_POLL_INTERVAL: Duration = Duration::from_secs(10);
-/// The interval at which the keys of issuers are checked; they are fetched again when they are ten
-/// minutes old.
-const JWKS_REFRESH_INTERVAL: Duration = Duration::from_mins(1);
+/// The interval at which the keys of issuers are checked; they are fetched again at the age that
+/// the entry of the issuer names (`key_refresh`).
+const JWKS_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 /// The interval at which tool catalogues are checked for being due.
 const CATALOGUE_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -100,6 +100,15 @@ pub async fn connect_store(config: &Config) -> Result<Arc<dyn Database>, Startup
     connect(config.store.url.expose(), &options).await.map_err(StartupError::Store)
 }
 
+fn fetch_options(config: &Config) -> FetchOptions {
+    let proxy = config.fetch.proxy.as_ref().map(|proxy| FetchProxy {
+        url: proxy.url.clone(),
+        bypass: proxy.no_proxy.clone(),
+        credentials: proxy.credentials.as_ref().map(|secret| Arc::new(Secret::new(secret.expose().to_owned()))),
+    });
+    FetchOptions { limits: FetchLimits::default(), proxy, ca_pem: config.fetch.ca_pem.as_deref().map(Arc::from) }
+}
+
 impl Application {
     /// Builds the application for a command: like [`build`](Self::build), but all commands on a
     /// host write to one chain of audit records.
@@ -141,7 +150,8 @@ impl Application {
         let keyring = Arc::new(keyring);
         let record_sealer = Arc::clone(&keyring) as Arc<dyn RecordSealer>;
         store.unlock(Arc::clone(&record_sealer));
-        let keys = Arc::new(JwksCache::new(Arc::clone(&clock), FetchLimits::default()));
+        let fetch = fetch_options(config);
+        let keys = Arc::new(JwksCache::new(Arc::clone(&clock), fetch.clone()));
         let settings = Settings {
             issuer: config.issuer.clone(),
             trust_domain: config.trust_domain.clone(),
@@ -168,6 +178,7 @@ impl Application {
             },
             memory: config.memory,
             status_list: config.status_list,
+            fetch_networks: config.fetch.networks.clone(),
             subscribers: SubscriberLimits {
                 total: usize::try_from(config.requests.subscribers).unwrap_or(usize::MAX),
                 per_client: usize::try_from(config.requests.subscribers_per_client).unwrap_or(usize::MAX),
@@ -182,7 +193,7 @@ impl Application {
             audit_keys: Arc::clone(&keyring) as _,
             signer: keyring,
             trusted_keys: Arc::clone(&keys) as _,
-            mcp_servers: Arc::new(McpClient::new(FetchLimits::default(), tokens)),
+            mcp_servers: Arc::new(McpClient::new(fetch, tokens)),
             store: store as _,
             pepper,
         };

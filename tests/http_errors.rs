@@ -3,7 +3,12 @@
 //! OAuth errors, all other paths with problem documents. Every response has its request id.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a panic fails the test")]
 
-use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use axum::{
@@ -32,7 +37,11 @@ use errand::{
         },
         keys::{KeySchedule, RotationSettings},
         quota::QuotaKey,
-        registry::{client::Resource, issuer::TrustedIssuer, tool::ToolRecord},
+        registry::{
+            client::Resource,
+            issuer::{IssuerKeyId, TrustedIssuer},
+            tool::ToolRecord,
+        },
         replication::{Heartbeat, ReplicaId},
         revocation::{LogEntry, LogPosition},
         sealed_key::StoredSealedKey,
@@ -41,6 +50,7 @@ use errand::{
         status_list::{Shard, StatusListSettings},
         task::{Requester, Task},
         time::Timestamp,
+        uri::IssuerUrl,
     },
     http::{AppState, HttpSettings, router},
     ports::{
@@ -332,6 +342,7 @@ fn service(behavior: StoreBehavior) -> Service {
         memory: MemoryLimits::default(),
         subscribers: SubscriberLimits { total: 2, per_client: 2 },
         status_list: StatusListSettings::default(),
+        fetch_networks: Vec::new(),
     };
     let ports = Ports {
         clock: Arc::new(FrozenClock),
@@ -464,6 +475,14 @@ impl TrustedKeys for FrozenClock {
     }
 
     fn verify_dummy(&self, _: UnverifiedJws<'_>) {}
+
+    fn discard_issuer_keys(&self, _: &IssuerUrl) {}
+
+    fn set_withdrawn_keys(&self, _: BTreeSet<IssuerKeyId>) {}
+
+    fn issuer_key_ages(&self) -> Vec<(String, Duration)> {
+        Vec::new()
+    }
 
     fn unreachable_issuers(&self) -> Vec<String> {
         Vec::new()

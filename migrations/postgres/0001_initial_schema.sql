@@ -231,7 +231,8 @@ CREATE TABLE revocation_log (
     seq bigint PRIMARY KEY CHECK (seq > 0),
     kind text NOT NULL CHECK (kind IN
         ('token', 'task', 'grant', 'requester', 'agent', 'agents', 'credentials', 'resource', 'issuer', 'tool',
-         'break_glass', 'delegation', 'evidence', 'registry', 'keys', 'configuration')),
+         'break_glass', 'delegation', 'evidence', 'registry', 'keys', 'configuration',
+         'issuer_key', 'issuer_keys')),
     key text NOT NULL,                      -- the name within the kind
     verb text NOT NULL DEFAULT 'revoke' CHECK (verb IN ('revoke', 'suspend', 'resume')),
     reason text NOT NULL,
@@ -242,7 +243,7 @@ CREATE TABLE revocation_log (
     -- the first version of the program that knows the kind and the verb: an older replica stops
     -- here instead of skipping the entry
     min_version text NOT NULL DEFAULT '0.1.0',
-    CONSTRAINT revocation_log_verb_by_kind_check CHECK (verb = 'revoke' OR kind IN ('task', 'agent', 'agents', 'tool', 'delegation'))
+    CONSTRAINT revocation_log_verb_by_kind_check CHECK (verb = 'revoke' OR kind IN ('task', 'agent', 'agents', 'tool', 'delegation', 'issuer_key'))
 );
 -- Retained entries are found by the hours in which their retention ends. There are few such hours,
 -- and within each the entries are in log order, so a reader skips the others at no cost, however

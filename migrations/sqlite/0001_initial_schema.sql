@@ -232,10 +232,11 @@ CREATE TABLE revocation_log (
     seq INTEGER PRIMARY KEY CHECK (seq > 0),
     kind TEXT NOT NULL CHECK (kind IN
         ('token', 'task', 'grant', 'requester', 'agent', 'agents', 'credentials', 'resource', 'issuer', 'tool',
-         'break_glass', 'delegation', 'evidence', 'registry', 'keys', 'configuration')),
+         'break_glass', 'delegation', 'evidence', 'registry', 'keys', 'configuration',
+         'issuer_key', 'issuer_keys')),
     key TEXT NOT NULL,                      -- the name within the kind
     verb TEXT NOT NULL DEFAULT 'revoke'
-        CHECK (verb IN ('revoke', 'suspend', 'resume') AND (verb = 'revoke' OR kind IN ('task', 'agent', 'agents', 'tool', 'delegation'))),
+        CHECK (verb IN ('revoke', 'suspend', 'resume') AND (verb = 'revoke' OR kind IN ('task', 'agent', 'agents', 'tool', 'delegation', 'issuer_key'))),
     reason TEXT NOT NULL,
     actor TEXT NOT NULL,                    -- `admin:NAME`, `client:ID`, `requester:ISSUER SUBJECT`
     occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0),

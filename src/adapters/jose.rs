@@ -4,15 +4,18 @@
 //! The payload validator and the date getters of josekit are not used. The validator accepts a
 //! token without `aud` or `exp`, and the getters panic on `exp: 1e300`.
 
+use std::collections::BTreeSet;
+
 use josekit::{
     jwk::{Jwk, KeyPair, alg::rsa::RsaKeyPair},
     jws::{self, JwsVerifier},
 };
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::{
     domain::jose::{
-        jwk::{JwkSet, JwsAlgorithm},
+        jwk::{JwkSet, JwsAlgorithm, UnusedKey},
         jws::UnverifiedJws,
         public_key::PublicKey,
     },
@@ -43,21 +46,56 @@ impl VerifierSet {
     /// Builds verifiers for the usable keys of a set. Other keys are skipped: issuers publish keys
     /// for other purposes and of future kinds (RFC 7517 §5).
     pub(super) fn build(keys: &JwkSet, algorithms: &[JwsAlgorithm]) -> Self {
-        let verifiers = keys.keys().filter_map(|key| PublicKey::parse(key).ok()).flat_map(|key| {
-            let supported = algorithms.iter().filter(|algorithm| key.supports(**algorithm));
-            supported.filter_map(|algorithm| Verifier::build(&key, *algorithm)).collect::<Vec<_>>()
-        });
-        Self(verifiers.collect())
+        Self::build_with_unused(keys, algorithms).0
+    }
+
+    /// As [`build`](Self::build); also returns the keys that are skipped.
+    pub(super) fn build_with_unused(keys: &JwkSet, algorithms: &[JwsAlgorithm]) -> (Self, Vec<UnusedKey>) {
+        let (mut verifiers, mut unused) = (Vec::new(), Vec::new());
+        for (n, jwk) in keys.keys().enumerate() {
+            let mut skip = |reason: String, is_expected| {
+                unused.push(UnusedKey::new(n, &Value::Object(jwk.clone()), reason, is_expected));
+            };
+            match PublicKey::parse(jwk) {
+                Ok(key) => {
+                    let supported = algorithms.iter().filter(|algorithm| key.supports(**algorithm));
+                    let built = supported.filter_map(|algorithm| Verifier::build(&key, *algorithm)).collect::<Vec<_>>();
+                    if built.is_empty() {
+                        skip("fits none of the accepted `algorithms`".to_owned(), true);
+                    }
+                    verifiers.extend(built);
+                }
+                Err(error) => skip(error.to_string(), error.is_other_purpose()),
+            }
+        }
+        (Self(verifiers), unused)
+    }
+
+    /// Returns whether no key can be used.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Verifies the signature with the keys that have the token's `kid`, or with every key of the
     /// algorithm if the token has no `kid`. Two keys with the same `kid` are both tried.
     pub(super) fn verify(&self, algorithm: JwsAlgorithm, token: &UnverifiedJws<'_>) -> Result<(), SignatureError> {
+        self.verify_without(&BTreeSet::new(), algorithm, token)
+    }
+
+    /// As [`verify`](Self::verify), without the keys of these `kid`s.
+    pub(super) fn verify_without(
+        &self,
+        withdrawn: &BTreeSet<String>,
+        algorithm: JwsAlgorithm,
+        token: &UnverifiedJws<'_>,
+    ) -> Result<(), SignatureError> {
         let kid = token.header().kid.as_deref();
+        let is_withdrawn = |kid: &Option<String>| kid.as_ref().is_some_and(|kid| withdrawn.contains(kid));
         let mut candidates = self
             .0
             .iter()
             .filter(|one| one.algorithm == algorithm && (kid.is_none() || one.kid.as_deref() == kid))
+            .filter(|one| !is_withdrawn(&one.kid))
             .peekable();
         if candidates.peek().is_none() {
             return Err(SignatureError::UnknownKey);

@@ -11,11 +11,12 @@ use crate::{
         grants::break_glass::ReviewError,
         jose::jws::JwsError,
         quota::QuotaExceeded,
-        registry::{BlockError, tool::AcceptanceError},
+        registry::{BlockError, issuer::SubjectTokenType, tool::AcceptanceError},
         revocation::SuspensionCause,
         scope::ScopeError,
         task::TransitionError,
         token::foreign_claims::ClaimError,
+        uri::ResourceUri,
     },
     ports::{ListError, Outage, ToolListingError},
 };
@@ -93,7 +94,7 @@ impl From<ListError> for Error {
 /// Why a client is not authenticated or not authorized. The response has one text for all reasons
 /// that depend on the registration of the client, because any caller can try any client id; see
 /// [`AuthError::is_disclosable`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AuthError {
     /// The request has no credentials.
     #[error("client authentication is required")]
@@ -162,7 +163,7 @@ impl AuthError {
     /// must not learn from it whether a client exists and how it is registered. These reasons
     /// depend on what was sent alone, or on a valid signature of the client.
     #[must_use]
-    pub fn is_disclosable(self) -> bool {
+    pub fn is_disclosable(&self) -> bool {
         match self {
             Self::MissingCredentials
             | Self::MultipleMethods
@@ -212,6 +213,14 @@ pub enum RequestError {
     /// The target is unknown, ambiguous or missing.
     #[error("target: {0}")]
     InvalidTarget(&'static str),
+    /// No resource is registered with the URI or the name.
+    #[error("target: {rule}{}", nearest_hint(.nearest.as_ref()))]
+    UnknownTarget {
+        /// What is wrong.
+        rule: &'static str,
+        /// The URI of the resource that the client most likely means.
+        nearest: Option<ResourceUri>,
+    },
     /// The token would be larger than any recipient accepts, Errand included.
     #[error("the token would exceed the maximum size; request fewer tools or scopes, or send less context")]
     TokenTooLarge,
@@ -229,6 +238,12 @@ pub enum RequestError {
     NotTokenOwner,
 }
 
+fn nearest_hint(nearest: Option<&ResourceUri>) -> String {
+    nearest.map_or_else(String::new, |uri| {
+        format!("; the nearest one that the client has access to is {uri} (other spellings need `uri_aliases`)")
+    })
+}
+
 /// Why a presented token is not valid.
 #[derive(Debug, Error)]
 pub enum TokenError {
@@ -238,12 +253,23 @@ pub enum TokenError {
     /// The `typ` does not match the declared token type.
     #[error("the token's `typ` does not match the token type in the request")]
     WrongTyp,
+    /// A token without the `typ` of an access token is declared as one, and the issuer's entry does
+    /// not say that its JWTs are access tokens.
+    #[error(
+        "the token is not an access token by its `typ` (at+jwt); if the provider sends none, add \"jwt\" to the issuer's `token_types`, and send `subject_token_type` urn:ietf:params:oauth:token-type:jwt or access_token"
+    )]
+    JwtAsAccessToken,
+    /// A token with the `typ` of an access token is declared as another type.
+    #[error(
+        "the token is an access token by its `typ` (at+jwt); send `subject_token_type` urn:ietf:params:oauth:token-type:access_token"
+    )]
+    AccessTokenAsOther,
     /// The issuer is not registered, or is blocked.
     #[error("the issuer is not trusted; register it")]
     UntrustedIssuer,
     /// The issuer is trusted, but not for tokens of this type.
-    #[error("tokens of this type are not accepted from the issuer; add the type to the issuer's `token_types`")]
-    TokenTypeNotAccepted,
+    #[error("tokens of this type are not accepted from the issuer; add \"{}\" to the issuer's `token_types`", .0.as_str())]
+    TokenTypeNotAccepted(SubjectTokenType),
     /// The issuer has no key for the `kid` and the algorithm.
     #[error("the issuer has no key for the token's `kid` and `alg`")]
     UnknownKey,
@@ -253,6 +279,9 @@ pub enum TokenError {
     /// The signature can't be verified.
     #[error("the token's signature does not verify with any key of its issuer")]
     BadSignature,
+    /// An admin withdrew the key that signed the token.
+    #[error("the key of the token's `kid` was withdrawn by an admin; get a token signed with a newer key")]
+    WithdrawnKey,
     /// A claim is not acceptable.
     #[error(transparent)]
     BadClaim(#[from] ClaimError),

@@ -25,6 +25,7 @@ mod tasks;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use parking_lot::RwLock;
 use tokio::time::timeout;
 
@@ -41,6 +42,7 @@ pub use feed::{FeedEvent, FeedPage, KEEP_ALIVE_INTERVAL, LONG_POLL_TIMEOUT, Subs
 pub use grants::break_glass::BreakGlassRequest;
 pub use grants::{GrantActor, GrantRequest};
 pub use introspection::Introspection;
+pub use issuers::{IssuerKeysChange, IssuerKeysReceipt, IssuerStatus};
 pub use queries::AuditPage;
 pub use registry::catalogue::{Catalogue, ImportMode};
 pub use registry::declarative::{ApplyError, ApplyOptions, Declaration, EndedTasks, FileComparison};
@@ -127,6 +129,8 @@ pub struct Settings {
     pub subscribers: SubscriberLimits,
     /// Status lists.
     pub status_list: StatusListSettings,
+    /// The special networks that objects registered over REST may name.
+    pub fetch_networks: Vec<IpNet>,
 }
 
 impl Settings {
@@ -218,6 +222,7 @@ struct ServiceInner {
     feed: feed::Feed,
     index_allocator: Arc<IndexAllocator>,
     status_lists: Arc<StatusLists>,
+    rule_matches: issuers::RuleMatches,
 }
 
 impl fmt::Debug for Service {
@@ -234,7 +239,15 @@ impl Service {
         let (signer, entropy) = (|| Arc::clone(&ports.signer), || Arc::clone(&ports.entropy));
         let lease = Arc::<Lease>::default();
         let follower = Follower::new(
-            FollowerPorts { log: store(), registry: store(), keys: store(), signer: signer(), clock: clock() },
+            FollowerPorts {
+                log: store(),
+                registry: store(),
+                keys: store(),
+                signer: signer(),
+                trusted_keys: Arc::clone(&ports.trusted_keys),
+                fetch_networks: settings.fetch_networks.clone(),
+                clock: clock(),
+            },
             Arc::clone(&lease),
         );
         let peers = Arc::new(Peers::new(store(), clock()));
@@ -282,6 +295,7 @@ impl Service {
             feed: feed::Feed::new(feed_ports, settings.subscribers),
             index_allocator: IndexAllocator::new(store(), entropy(), clock()),
             status_lists,
+            rule_matches: issuers::RuleMatches::default(),
             follower,
             peers,
             renewal,

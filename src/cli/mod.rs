@@ -6,6 +6,7 @@ mod audit;
 mod check_config;
 mod config;
 mod dev;
+mod issuers;
 mod keys;
 mod log;
 mod migrate;
@@ -65,6 +66,9 @@ enum Command {
     /// Manage the signing keys and the key-encryption key.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Manage the keys of identity providers.
+    #[command(subcommand)]
+    Issuers(IssuersCommand),
     /// Bootstrap the administration.
     #[command(subcommand)]
     Admin(AdminCommand),
@@ -228,6 +232,30 @@ enum KeysCommand {
         #[command(flatten)]
         config_args: ConfigArgs,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum IssuersCommand {
+    /// Have every replica fetch the keys of an identity provider again, or stop using some of them.
+    Refresh(IssuerKeysArgs),
+}
+
+#[derive(Debug, Args)]
+struct IssuerKeysArgs {
+    /// Issuer of the identity provider.
+    #[arg(value_name = "URL")]
+    issuer: String,
+    /// Key (`kid`) to withdraw, even if the provider publishes it; may be repeated.
+    #[arg(long, value_name = "KID", allow_hyphen_values = true, visible_alias = "drop")]
+    withdraw: Vec<String>,
+    /// Withdrawn key to use again; may be repeated.
+    #[arg(long, value_name = "KID", allow_hyphen_values = true)]
+    restore: Vec<String>,
+    /// Reason, for the audit trail.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    config_args: ConfigArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -466,6 +494,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Command::Keys(KeysCommand::Rotate(config_args)) => keys::rotate(&config_args),
         Command::Keys(KeysCommand::Rekey(config_args)) => keys::rekey(&config_args),
         Command::Keys(KeysCommand::Revoke { kid, reason, config_args }) => keys::revoke(&kid, &reason, &config_args),
+        Command::Issuers(IssuersCommand::Refresh(args)) => issuers::refresh(args),
         Command::Admin(AdminCommand::Token(config_args)) => admin::issue_token(&config_args),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(args),
         Command::Audit(AuditCommand::Export(config_args)) => audit::export(&config_args),

@@ -36,6 +36,7 @@ pub use diagnostic::{ConfigError, ConfigErrors};
 pub use reload::keys_that_need_restart;
 pub use sections::{
     audit::Audit,
+    fetch::{Fetch, Proxy},
     keys::Keys,
     log::{Log, LogFormat},
     replicas::{REPLICA_NAME_VARIABLE, Replicas, is_replica_name},
@@ -91,6 +92,8 @@ pub struct Config {
     pub memory: MemoryLimits,
     /// Status list settings.
     pub status_list: StatusListSettings,
+    /// How documents of other parties are fetched.
+    pub fetch: Fetch,
     /// The declared registry objects, consistent with each other.
     pub objects: Vec<RegistryObject>,
     /// The client secrets that the file names by file or environment variable.
@@ -130,15 +133,7 @@ impl Config {
 fn parse_document(document: &Document<'_>) -> Option<Config> {
     let table = document.parse()?;
     let mut root = Section::top_level(document, &table);
-    let issuer = root.required("issuer", "\"https://sts.example.com\"", |node| {
-        let remedy = "write the URL at which clients reach Errand: https, or http on a loopback address";
-        let issuer = node.parse::<IssuerUrl>(remedy)?;
-        if let Some(bare) = issuer.as_str().strip_suffix('/') {
-            let reason = "ends in a slash, and clients compare the issuer as a string (RFC 8414 section 2)";
-            node.error(reason, format_args!("write `{}`", bare.trim_end_matches('/')));
-        }
-        Some(issuer)
-    });
+    let issuer = root.required("issuer", "\"https://sts.example.com\"", |node| read_own_issuer(&node));
     let trust_domain = root.required("trust_domain", "\"example.com\"", |node| read_trust_domain(&node));
     let generation = root.optional("generation", |node| {
         node.integer(0..=u32::MAX, "the number of this version of the file; increase it with each change")
@@ -165,6 +160,7 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
     let replicas = sections::replicas::read_replicas(&mut root, requests);
     let memory = sections::memory::read_memory(&mut root);
     let status_list = sections::status_list::read_status_list(&mut root);
+    let fetch = sections::fetch::read_fetch(&mut root);
     let declared = sections::registry::read_registry(&mut root, issuer.as_ref());
     check_trust_domain(&root, trust_domain.as_deref(), issuer.as_ref(), &declared.objects);
     Some(Config {
@@ -188,10 +184,26 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
         replicas,
         memory,
         status_list,
+        fetch,
         objects: declared.objects,
         secrets: declared.secrets,
         catalogue_tokens: declared.catalogue_tokens,
     })
+}
+
+/// Reads Errand's own issuer. Clients send tokens to it, so http is for loopback addresses only.
+fn read_own_issuer(node: &node::Node<'_>) -> Option<IssuerUrl> {
+    let remedy = "write the URL at which clients reach Errand: https, or http on a loopback address";
+    let issuer = node.parse::<IssuerUrl>(remedy)?;
+    if !issuer.is_secure() {
+        node.error(format_args!("`{issuer}`: https is required; http is allowed for loopback addresses only"), remedy);
+        return None;
+    }
+    if let Some(bare) = issuer.as_str().strip_suffix('/') {
+        let reason = "ends in a slash, and clients compare the issuer as a string (RFC 8414 section 2)";
+        node.error(reason, format_args!("write `{}`", bare.trim_end_matches('/')));
+    }
+    Some(issuer)
 }
 
 fn read_trust_domain(node: &node::Node<'_>) -> Option<String> {

@@ -1,6 +1,6 @@
 //! What a running server can take from a changed configuration file, and what needs a restart.
 
-use super::{Config, Keys};
+use super::{Config, Fetch, Keys, Proxy};
 use crate::domain::{id::ClientId, secret::Secret};
 
 /// Returns the keys that differ between the configuration of a running server and a newly read
@@ -29,6 +29,7 @@ pub fn keys_that_need_restart(running: &Config, read: &Config) -> Vec<&'static s
         replicas,
         memory,
         status_list,
+        fetch,
         objects: _,
         secrets: _,
         catalogue_tokens,
@@ -46,6 +47,7 @@ pub fn keys_that_need_restart(running: &Config, read: &Config) -> Vec<&'static s
         ("replicas", *replicas != running.replicas),
         ("memory", *memory != running.memory),
         ("status_list.ttl", status_list.ttl != running.status_list.ttl),
+        ("fetch", !are_same_fetches(fetch, &running.fetch)),
         ("resources.catalogue_token", !have_same_tokens(catalogue_tokens, &running.catalogue_tokens)),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
@@ -55,6 +57,15 @@ fn are_same_keys(one: &Keys, other: &Keys) -> bool {
     one.algorithm == other.algorithm
         && one.rotation == other.rotation
         && one.encryption_key.expose() == other.encryption_key.expose()
+}
+
+fn are_same_fetches(one: &Fetch, other: &Fetch) -> bool {
+    fn parts(proxy: &Proxy) -> (&str, &[String], Option<&str>) {
+        (proxy.url.as_str(), &proxy.no_proxy, proxy.credentials.as_ref().map(Secret::expose))
+    }
+    one.networks == other.networks
+        && one.ca_pem == other.ca_pem
+        && one.proxy.as_ref().map(parts) == other.proxy.as_ref().map(parts)
 }
 
 fn have_same_tokens(one: &[(ClientId, Secret)], other: &[(ClientId, Secret)]) -> bool {

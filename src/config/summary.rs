@@ -13,7 +13,10 @@ use crate::domain::{
     registry::{
         RegistryObject,
         client::{Access, Agent, AgentKind, Authentication, Effect, Resource, Role},
-        issuer::{Entitlement, KeySource, SubjectScopes, SubjectTokenType, TrustedIssuer, UserMatcher},
+        issuer::{
+            AudienceSource, ClaimMatcher, Entitlement, KeySource, MatchMode, SubjectScopes, SubjectTokenType,
+            TrustedIssuer, UserMatcher, is_default_key_max_age, is_default_key_refresh,
+        },
     },
     settings::MemoryLimits,
     status_list::StatusListSettings,
@@ -126,6 +129,19 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
         format_args!("at most {verified_tokens} verified tokens and {verified_megabytes} MiB"),
     ));
     text.push(format_line("status lists", summarize_status_list(config)));
+    if !config.fetch.networks.is_empty() {
+        text.push(format_line("fetch networks", format_list(&config.fetch.networks)));
+    }
+    if let Some(proxy) = &config.fetch.proxy {
+        let except = match &proxy.no_proxy[..] {
+            [] => String::new(),
+            hosts => format!(", except for {}", format_list(hosts)),
+        };
+        text.push(format_line("fetch proxy", format_args!("{}{except}", proxy.url)));
+    }
+    if config.fetch.ca_pem.is_some() {
+        text.push(format_line("fetch trust", "the system's certificate authorities and those of `ca_file`"));
+    }
 }
 
 fn summarize_status_list(config: &Config) -> String {
@@ -150,7 +166,26 @@ fn summarize_issuer(issuer: &TrustedIssuer, text: &mut Vec<String>) {
     let types = types.collect::<Vec<_>>();
     text.push(format!("issuer {}{}", issuer.issuer, disabled_suffix(issuer.disabled)));
     text.push(format_line("keys", format_args!("{keys}; {}", format_list(&issuer.algorithms))));
+    let has_default_ages = is_default_key_refresh(&issuer.key_refresh) && is_default_key_max_age(&issuer.key_max_age);
+    if !has_default_ages || issuer.ca_pem.is_some() {
+        let trust = if issuer.ca_pem.is_some() { "; trusts the authorities in its `ca_file` alone" } else { "" };
+        text.push(format_line(
+            "key ages",
+            format_args!(
+                "fetched again after {}, used for up to {} while it can't be reached{trust}",
+                format_lifetime(issuer.key_refresh),
+                format_lifetime(issuer.key_max_age)
+            ),
+        ));
+    }
     text.push(format_line("accepts", format_args!("{} for {}", types.join(", "), format_audiences(issuer))));
+    for (name, value) in &issuer.required_claims {
+        text.push(format_line("required claim", format_args!("`{name}` = {value}")));
+    }
+    if !issuer.optional_claims.is_empty() {
+        let names = issuer.optional_claims.iter().map(|claim| claim.as_str()).collect::<Vec<_>>();
+        text.push(format_line("may lack", format_args!("`{}`", names.join("`, `"))));
+    }
     if let Some(prefix) = &issuer.subject_prefix {
         text.push(format_line("subjects", format_args!("prefixed with `{prefix}`")));
     }
@@ -162,7 +197,14 @@ fn summarize_issuer(issuer: &TrustedIssuer, text: &mut Vec<String>) {
     for Entitlement { to, resource, scopes, tools } in &issuer.entitlements {
         let users = match to {
             UserMatcher::Everyone => "every user".to_owned(),
-            UserMatcher::Claim { name, value } => format!("users whose `{name}` contains `{value}`"),
+            UserMatcher::Claim(ClaimMatcher { path, value, mode }) => {
+                let has = match mode {
+                    MatchMode::Value => "contains",
+                    MatchMode::Key => "has the member",
+                    MatchMode::Word => "contains the word",
+                };
+                format!("users whose `{}` {has} `{value}`", path.join("` > `"))
+            }
         };
         let resource = resource.as_ref().map_or_else(|| "every resource".to_owned(), ToString::to_string);
         text.push(format_line(
@@ -211,6 +253,9 @@ fn format_access(access: &Access) -> String {
 
 fn summarize_resource(resource: &Resource, config: &Config, text: &mut Vec<String>) {
     text.push(format!("resource {} at {}{}", resource.id, resource.uri, disabled_suffix(resource.disabled)));
+    if !resource.uri_aliases.is_empty() {
+        text.push(format_line("aliases", format_list(&resource.uri_aliases)));
+    }
     text.push(format_line("authentication", describe_authentication(&resource.id, &resource.authentication, config)));
     let scopes = resource.tools.iter().map(|tool| &tool.scope).collect::<BTreeSet<_>>();
     for scope in scopes {
@@ -240,15 +285,28 @@ fn describe_authentication(id: &ClientId, authentication: &Authentication, confi
         Authentication::PrivateKeyJwt { jwks, algorithms, .. } => {
             format!("{}, {}, {}", authentication.method(), format_key_count(jwks), format_list(algorithms))
         }
-        Authentication::ClientSecretBasic {} if config.secrets.iter().any(|(client, _)| client == id) => {
+        Authentication::ClientSecretBasic {} | Authentication::ClientSecretPost {}
+            if config.secrets.iter().any(|(client, _)| client == id) =>
+        {
             format!("{}, secret from file or environment", authentication.method())
         }
-        Authentication::ClientSecretBasic {} => format!("{}, secret created over REST", authentication.method()),
+        Authentication::ClientSecretBasic {} | Authentication::ClientSecretPost {} => {
+            format!("{}, secret created over REST", authentication.method())
+        }
     }
 }
 
 fn format_audiences(issuer: &TrustedIssuer) -> String {
-    if issuer.audiences.is_empty() { "the agent's own client id".to_owned() } else { format_list(&issuer.audiences) }
+    let mut accepted = Vec::new();
+    if !issuer.audiences.is_empty() {
+        accepted.push(format_list(&issuer.audiences));
+    }
+    match issuer.audience_from {
+        AudienceSource::Aud if issuer.audiences.is_empty() => accepted.push("the agent's own client id".to_owned()),
+        AudienceSource::Aud => {}
+        AudienceSource::ClientId => accepted.push("the agent's own client id, without `aud`".to_owned()),
+    }
+    accepted.join(", or ")
 }
 
 fn format_key_count(keys: &JwkSet) -> String {

@@ -361,6 +361,51 @@ fn example_keys() -> BTreeSet<String> {
     keys
 }
 
+/// The recipes of the guide are entries of a configuration file as they are.
+#[test]
+fn recipes_for_identity_providers_are_valid() {
+    let dir = config_dir();
+    let guide = include_str!("../../docs/guides/identity-providers.md");
+    let recipes = guide.split("```toml\n").skip(1).filter_map(|block| block.split("```").next());
+    let mut count = 0;
+    for recipe in recipes {
+        // Beside another issuer, subjects need a prefix.
+        let recipe = recipe
+            .replacen("[[issuers]]\n", "[[issuers]]\nsubject_prefix = \"recipe:\"\n", 1)
+            .replace("https://login.example.com\"", "https://login.example.org\"");
+        let has_rules = ["algorithms", "token_types"].map(|key| recipe.contains(key));
+        let more = if has_rules == [true; 2] {
+            ""
+        } else {
+            "algorithms = [\"RS256\"]\ntoken_types = [\"access_token\"]\naudiences = [\"x\"]\n"
+        };
+        let config = load(&dir, &format!("{GOOD}\n{recipe}{more}"), &|_| None);
+        let config = config.unwrap_or_else(|errors| panic!("{recipe}: {errors}"));
+        let unexpected = warnings(&config).into_iter().filter(|warning| warning.contains("looks for a claim named"));
+        assert_eq!(unexpected.collect::<Vec<_>>(), Vec::<String>::new());
+        count += 1;
+    }
+    for provider in [
+        "Entra ID, v1",
+        "Entra ID, v2",
+        "Okta",
+        "Auth0",
+        "Keycloak",
+        "Google",
+        "Cognito",
+        "Zitadel",
+        "AD FS",
+        "XSUAA",
+        "IdentityServer",
+        "Clerk",
+        "Dex",
+    ] {
+        let is_heading = |line: &str| line.starts_with("### ") && line.contains(provider);
+        assert!(guide.lines().any(is_heading), "{provider}");
+    }
+    assert!(count >= 13, "{count}");
+}
+
 #[test]
 fn risky_settings_are_warned_about() {
     let dir = config_dir();

@@ -1,5 +1,7 @@
 //! Warnings about settings that weaken security or look unintended.
 
+use url::Url;
+
 use super::{
     Config,
     format::{format_list, format_permissions},
@@ -9,8 +11,9 @@ use crate::domain::{
     registry::{
         RegistryObject,
         client::{Access, Agent, AgentKind, AssertionAudience, Authentication},
-        issuer::{OtherAudiences, SubjectScopes, TrustedIssuer, UserMatcher},
+        issuer::{AudienceSource, ClaimMatcher, OtherAudiences, SubjectScopes, TrustedIssuer, UserMatcher},
     },
+    uri::is_loopback,
 };
 
 /// Returns a sentence for each setting that weakens security or looks unintended. `errand serve`
@@ -30,10 +33,23 @@ pub fn warnings(config: &Config) -> Vec<String> {
     if config.store.url.has_optional_tls() {
         found.push("store: the connection does not require TLS; add `?sslmode=verify-full` to the URL".to_owned());
     }
+    if let Some(proxy) = &config.fetch.proxy {
+        found.push(format!(
+            "fetch: proxy: {} resolves the names of what is fetched, so Errand can't check the addresses; the proxy must refuse private destinations (SSRF)",
+            proxy.url
+        ));
+    }
+    // A server whose own name is a loopback address serves this machine alone.
+    let is_local = Url::parse(config.issuer.as_str()).is_ok_and(|url| is_loopback(&url));
+    if !config.fetch.networks.is_empty() && !is_local {
+        let networks = format_list(&config.fetch.networks);
+        found.push(format!("fetch: networks: an operator can have documents fetched from {networks}"));
+    }
     for object in &config.objects {
         match object {
             RegistryObject::Issuer(issuer) => {
                 collect_issuer_warnings(issuer, &mut found);
+                collect_path_warnings(issuer, &mut found);
                 collect_entitlement_warnings(issuer, config, &mut found);
             }
             RegistryObject::Agent(agent) => {
@@ -42,6 +58,12 @@ pub fn warnings(config: &Config) -> Vec<String> {
             }
             RegistryObject::Resource(resource) => {
                 collect_client_warnings(&resource.id, &resource.authentication, &mut found);
+                if !resource.uri.is_secure() {
+                    found.push(format!(
+                        "{}: allow_http: tokens for {} are sent without encryption",
+                        resource.id, resource.uri
+                    ));
+                }
                 if !resource.allowed_networks.is_empty() {
                     let networks = format_list(&resource.allowed_networks);
                     found.push(format!(
@@ -70,6 +92,17 @@ fn collect_issuer_warnings(issuer: &TrustedIssuer, found: &mut Vec<String>) {
             "{name}: other_audiences = \"accept\": a token that is also valid for another service can be exchanged here"
         )),
     }
+    match issuer.audience_from {
+        AudienceSource::Aud => {}
+        AudienceSource::ClientId => found.push(format!(
+            "{name}: audience_from = \"client_id\": a token without `aud` is accepted from the agent that it was issued to, although nothing in it says that it is for Errand; `required_claims` must exclude every other kind of token of the provider"
+        )),
+    }
+    if issuer.allow_http {
+        found.push(format!(
+            "{name}: allow_http: a party that can change the traffic between Errand and the keys can make tokens of every user"
+        ));
+    }
     if !issuer.allowed_networks.is_empty() {
         let networks = format_list(&issuer.allowed_networks);
         found.push(format!("{name}: allowed_networks: its keys may be fetched from {networks}"));
@@ -81,6 +114,25 @@ fn collect_issuer_warnings(issuer: &TrustedIssuer, found: &mut Vec<String>) {
             format_permissions(&rule.scopes, &rule.tools)
         ));
     }
+}
+
+/// Warns about a rule whose claim looks like a path, because a claim of that name is unlikely.
+fn collect_path_warnings(issuer: &TrustedIssuer, found: &mut Vec<String>) {
+    for (n, rule) in issuer.entitlements.iter().enumerate() {
+        let UserMatcher::Claim(ClaimMatcher { path, .. }) = &rule.to else { continue };
+        let Some(name) = path.first().filter(|name| path.len() == 1 && looks_like_path(name)) else { continue };
+        found.push(format!(
+            "{}: entitlements[{n}]: looks for a claim named `{name}`; for a member of an object, write `path = [{}]`",
+            issuer.issuer,
+            name.split('.').map(|part| format!("\"{part}\"")).collect::<Vec<_>>().join(", ")
+        ));
+    }
+}
+
+/// Returns whether a claim name is names joined with dots. Names of claims that contain a URI are
+/// not.
+fn looks_like_path(name: &str) -> bool {
+    name.contains('.') && !name.contains(['/', ':']) && name.split('.').all(|part| !part.is_empty())
 }
 
 /// Warns about rules for undeclared scopes and tools. They may be declared over REST, so this is

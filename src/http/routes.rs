@@ -59,6 +59,7 @@ routes! {
         GET "/v1/admin/issuers/{id}" => admin::registry::read(Issuer);
         PUT "/v1/admin/issuers/{id}" => admin::registry::put(Issuer);
         DELETE "/v1/admin/issuers/{id}" => admin::registry::remove(Issuer);
+        POST "/v1/admin/issuers/{id}/keys/refresh" => admin::issuer_keys::refresh;
         GET "/v1/admin/admins" => admin::registry::list(Admin);
         GET "/v1/admin/admins/{id}" => admin::registry::read(Admin);
         PUT "/v1/admin/admins/{id}" => admin::registry::put(Admin);

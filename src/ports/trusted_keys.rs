@@ -1,5 +1,7 @@
 //! Keys of other parties.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -11,7 +13,8 @@ use crate::domain::{
         jwk::{JwkSet, JwsAlgorithm},
         jws::UnverifiedJws,
     },
-    registry::issuer::TrustedIssuer,
+    registry::issuer::{IssuerKeyId, TrustedIssuer},
+    uri::IssuerUrl,
 };
 
 /// A reason why another party's signature was not accepted.
@@ -26,6 +29,9 @@ pub enum SignatureError {
     /// The signature is not valid.
     #[error("the signature is not valid")]
     InvalidSignature,
+    /// An admin withdrew the key.
+    #[error("an admin withdrew the key of this `kid`")]
+    WithdrawnKey,
     /// The signer's keys could not be fetched.
     #[error(transparent)]
     Outage(#[from] Outage),
@@ -64,6 +70,15 @@ pub trait TrustedKeys: Send + Sync {
     /// Verifies the token and discards the result, so that timing does not reveal an unknown
     /// client.
     fn verify_dummy(&self, token: UnverifiedJws<'_>);
+
+    /// Discards the cached keys of an issuer: the next use fetches them.
+    fn discard_issuer_keys(&self, issuer: &IssuerUrl);
+
+    /// Replaces the set of keys that must not be used, although their issuers publish them.
+    fn set_withdrawn_keys(&self, withdrawn: BTreeSet<IssuerKeyId>);
+
+    /// Returns how long ago the cached keys of each issuer were fetched, for metrics.
+    fn issuer_key_ages(&self) -> Vec<(String, Duration)>;
 
     /// Returns the issuers whose last key fetch failed, for health and metrics.
     fn unreachable_issuers(&self) -> Vec<String>;

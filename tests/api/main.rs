@@ -39,6 +39,7 @@ mod idp;
 mod introspection;
 mod keys;
 mod mcp_server;
+mod providers;
 mod registry;
 mod replication;
 mod revocation;

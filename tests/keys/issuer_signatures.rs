@@ -1,8 +1,14 @@
 //! Signatures of other parties: the use of keys and algorithms.
 
-use errand::domain::jose::{
-    jwk::JwsAlgorithm::{self, ES256, EdDSA, PS256, RS256},
-    jws::{JwsError, UnverifiedJws},
+use errand::domain::{
+    decode_base64url, encode_base64url,
+    jose::{
+        jwk::{
+            JwkSet,
+            JwsAlgorithm::{self, ES256, ES384, ES512, EdDSA, PS256, RS256},
+        },
+        jws::{JwsError, UnverifiedJws},
+    },
 };
 use josekit::{
     jwk::{Jwk, alg::ed::EdCurve},
@@ -104,6 +110,56 @@ fn key_with_other_use_does_not_verify() {
         all.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
         let verdict = VerifierFixture::new().verify_with(&jwk_set(&[party.public(all)]), &JwsAlgorithm::ALL, &token);
         assert_eq!(verdict, want, "{members}");
+    }
+}
+
+/// Some issuers drop leading zeros of coordinates, or add zeros or padding to numbers.
+#[test]
+fn numbers_in_unusual_forms_are_read() {
+    let decode = |key: &Value, name: &str| decode_base64url(key[name].as_str().unwrap()).unwrap();
+    let with = |key: &Value, name: &str, value: String| {
+        let mut key = key.clone();
+        key[name] = json!(value);
+        key
+    };
+    let verify = |key: Value, algorithm, token: &str| {
+        let (keys, _) = JwkSet::from_published(&json!({ "keys": [key] })).unwrap();
+        VerifierFixture::new().verify_with(&keys, &[algorithm], token)
+    };
+    for algorithm in [ES256, ES384, ES512] {
+        // One key in 256 has a coordinate that begins with a zero; in P-521, one in two.
+        let (party, key) = (0..4096)
+            .map(|_| KeyPair::new(algorithm))
+            .map(|party| {
+                let key = party.public(json!({"kid": "a"}));
+                (party, key)
+            })
+            .find(|(_, key)| decode(key, "x")[0] == 0)
+            .unwrap();
+        let token = party.token(algorithm, json!({"kid": "a"}));
+        let x = decode(&key, "x");
+        let short = x.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<_>>();
+        assert_eq!(verify(key.clone(), algorithm, &token), None, "{algorithm}");
+        assert_eq!(verify(with(&key, "x", encode_base64url(&short)), algorithm, &token), None, "{algorithm} short");
+        let long = [&[0, 0][..], &x].concat();
+        assert_eq!(verify(with(&key, "x", encode_base64url(&long)), algorithm, &token), None, "{algorithm} long");
+        let padded = format!("{}==", key["y"].as_str().unwrap());
+        assert_eq!(verify(with(&key, "y", padded), algorithm, &token), None, "{algorithm} padded");
+        let other = [&[1][..], &x].concat();
+        let verdict = verify(with(&key, "x", encode_base64url(&other)), algorithm, &token);
+        assert_eq!(verdict, Some(FailureKind::UnknownKey), "{algorithm} too long");
+    }
+    let party = KeyPair::new(RS256);
+    let (key, token) = (party.public(json!({"kid": "a"})), party.token(RS256, json!({"kid": "a"})));
+    let n = decode(&key, "n");
+    let standard = key["n"].as_str().unwrap().replace('-', "+").replace('_', "/");
+    for n in
+        [encode_base64url(&[&[0][..], &n].concat()), format!("{}==", encode_base64url(&n)), format!("{standard}==")]
+    {
+        assert_eq!(verify(with(&key, "n", n), RS256, &token), None);
+    }
+    for n in [format!(" {standard}"), format!("{standard}\n"), "not base64!".to_owned()] {
+        assert_eq!(verify(with(&key, "n", n.clone()), RS256, &token), Some(FailureKind::UnknownKey), "{n:?}");
     }
 }
 

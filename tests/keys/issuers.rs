@@ -1,10 +1,13 @@
 //! Issuer keys: fetched once, cached and refreshed. Keys that can't be fetched are an outage and
 //! not a rejection.
 
+use std::time::Duration;
+
 use errand::{
     domain::{
         jose::jwk::JwsAlgorithm::{ES256, EdDSA},
-        registry::issuer::TrustedIssuer,
+        registry::issuer::{IssuerKeyId, TrustedIssuer},
+        time::Lifetime,
     },
     ports::{FetchCaller, TrustedKeys},
 };
@@ -313,9 +316,9 @@ async fn misleading_metadata_is_rejected() {
     for (metadata, why) in [
         (json!({"issuer": format!("{url}/"), "jwks_uri": jwks}), "another issuer"),
         (json!({"issuer": "https://login.example.com", "jwks_uri": jwks}), "another issuer"),
-        (json!({"issuer": [url], "jwks_uri": jwks}), "another issuer"),
-        (json!({"jwks_uri": jwks}), "another issuer"),
-        (json!([]), "another issuer"),
+        (json!({"issuer": [url], "jwks_uri": jwks}), "is not metadata"),
+        (json!({"jwks_uri": jwks}), "is not metadata"),
+        (json!([]), "is not metadata"),
         (json!({"issuer": url}), "does not contain a valid `jwks_uri`"),
         (json!({"issuer": url, "jwks_uri": "/jwks"}), "does not contain a valid `jwks_uri`"),
         (json!({"issuer": url, "jwks_uri": "http://10.0.0.7/jwks"}), "is not allowed"),
@@ -332,4 +335,161 @@ async fn misleading_metadata_is_rejected() {
         assert!(outage.contains(why) && !outage.contains("s3cret"), "{metadata}: {outage}");
     }
     assert!(!provider.requested_paths().contains(&"/jwks".into()));
+}
+
+/// The cause of a failed discovery is in the log, with both values.
+#[tokio::test]
+async fn failed_discovery_says_what_is_wrong() {
+    let a = NamedKey::new("a");
+    let provider = IssuerServer::start().await;
+    let (url, jwks) = (provider.url.clone(), format!("{}/jwks", provider.url));
+    let template = "https://login.microsoftonline.com/{tenantid}/v2.0";
+    for (reply, why) in [
+        (CannedResponse::Redirect("/elsewhere?secret=s3cret"), vec![format!("redirects to `{url}/elsewhere`")]),
+        (
+            CannedResponse::Redirect("https://a:s3cret@login.example.com/"),
+            vec!["redirects to `https://login.example.com/`".to_owned()],
+        ),
+        (CannedResponse::Status(404), vec![format!("`{url}{OIDC}`"), "404".to_owned()]),
+        (CannedResponse::Status(500), vec![format!("`{url}{OIDC}`"), "500".to_owned()]),
+        (CannedResponse::Raw("identity", "<html>".into()), vec!["not strict JSON".to_owned()]),
+        (
+            CannedResponse::Json(json!({"error": "not found"})),
+            vec![format!("the document at `{url}{OIDC}` is not metadata")],
+        ),
+        (CannedResponse::Json(json!({"keys": []})), vec!["is not metadata".to_owned()]),
+        (
+            CannedResponse::Json(json!({"issuer": format!("{url}/"), "jwks_uri": jwks})),
+            vec![format!("`issuer` is `{url}`"), format!("has `{url}/`"), "trailing slash".to_owned()],
+        ),
+        (
+            CannedResponse::Json(json!({"issuer": template, "jwks_uri": jwks})),
+            vec![format!("has `{template}`"), "template".to_owned()],
+        ),
+        (
+            CannedResponse::Json(json!({"issuer": "https://login.example.com\u{202e}", "jwks_uri": jwks})),
+            vec!["has `https://login.example.com\\u{202e}`".to_owned(), "`jwks_uri`".to_owned()],
+        ),
+    ] {
+        let shown = format!("{reply:?}");
+        provider.set_response(OIDC, reply);
+        let entry = issuer(&url, json!("discovery"), &["127.0.0.0/8"]);
+        let outage = VerifierFixture::new().expect_unavailable(&entry, &a.token()).await;
+        assert!(why.iter().all(|part| outage.contains(part)) && !outage.contains("s3cret"), "{shown}: {outage}");
+    }
+}
+
+/// The ages at which keys are fetched again and discarded are the issuer's.
+#[tokio::test]
+async fn key_ages_are_configurable() {
+    let (provider, verifier) = (IssuerServer::start().await, VerifierFixture::new());
+    let [a, b] = ["a", "b"].map(NamedKey::new);
+    provider.publish_keys(&[a.public()]);
+    let entry =
+        TrustedIssuer { key_refresh: Lifetime::seconds(30), key_max_age: Lifetime::seconds(90), ..provider.entry() };
+    verifier.keys.refresh([&entry]).await;
+    assert_eq!(verifier.keys.issuer_key_ages(), [(provider.url.clone(), Duration::ZERO)]);
+    verifier.clock.advance(29);
+    verifier.keys.refresh([&entry]).await;
+    assert_eq!(provider.request_count(), 1);
+    assert_eq!(verifier.keys.issuer_key_ages(), [(provider.url.clone(), Duration::from_secs(29))]);
+    verifier.clock.advance(1);
+    provider.publish_keys(&[b.public()]);
+    verifier.keys.refresh([&entry]).await;
+    assert_eq!(verifier.verify(&entry, &a.token()).await, Some(FailureKind::UnknownKey), "withdrawn by the provider");
+    provider.set_response("/jwks", CannedResponse::Status(500));
+    verifier.clock.advance(89);
+    assert_eq!(verifier.verify(&entry, &b.token()).await, None);
+    verifier.clock.advance(1);
+    assert_eq!(verifier.verify(&entry, &b.token()).await, Some(FailureKind::Outage));
+}
+
+/// Discarded keys are not used again, although the document of a fetch that was under way would be.
+#[tokio::test]
+async fn discarded_keys_are_fetched_again() {
+    let (provider, verifier) = (IssuerServer::start().await, VerifierFixture::new());
+    let (entry, [a, b]) = (provider.entry(), ["a", "b"].map(NamedKey::new));
+    provider.publish_keys(&[a.public()]);
+    assert_eq!(verifier.verify(&entry, &a.token()).await, None);
+    provider.publish_keys(&[b.public()]);
+    assert_eq!(verifier.verify(&entry, &a.token()).await, None, "from the cache");
+    verifier.keys.discard_issuer_keys(&entry.issuer);
+    assert!(verifier.keys.issuer_key_ages().is_empty());
+    assert_eq!(verifier.verify(&entry, &a.token()).await, Some(FailureKind::UnknownKey));
+    assert_eq!(verifier.verify(&entry, &b.token()).await, None);
+    // The document is on its way while the keys are discarded.
+    verifier.keys.discard_issuer_keys(&entry.issuer);
+    provider.set_held(true);
+    let (before, token) = (provider.request_count(), b.token());
+    let verdict = verifier.verify(&entry, &token);
+    tokio::pin!(verdict);
+    tokio::select! {
+        verdict = &mut verdict => panic!("response despite the hold: {verdict:?}"),
+        () = wait_until("the provider receives a request", || provider.request_count() > before) => {}
+    }
+    verifier.keys.discard_issuer_keys(&entry.issuer);
+    provider.set_held(false);
+    assert_eq!(verdict.await, Some(FailureKind::Outage));
+    assert_eq!(verifier.verify(&entry, &b.token()).await, None);
+}
+
+#[tokio::test]
+async fn withdrawn_keys_are_not_used() {
+    let (provider, verifier) = (IssuerServer::start().await, VerifierFixture::new());
+    let (entry, [a, b]) = (provider.entry(), ["a", "b"].map(NamedKey::new));
+    let inline = issuer("https://login.example.com", json!({"inline": {"keys": [a.public(), b.public()]}}), &[]);
+    provider.publish_keys(&[a.public(), b.public()]);
+    let key = |issuer: &TrustedIssuer| IssuerKeyId { issuer: issuer.issuer.clone(), kid: "a".into() };
+    verifier.keys.set_withdrawn_keys([key(&entry), key(&inline)].into());
+    for entry in [&entry, &inline] {
+        assert_eq!(verifier.verify(entry, &a.token()).await, Some(FailureKind::Withdrawn));
+        assert_eq!(verifier.verify(entry, &b.token()).await, None);
+        let nameless = |key: &NamedKey| key.party.token(ES256, json!({}));
+        assert_eq!(verifier.verify(entry, &nameless(&a)).await, Some(FailureKind::Signature), "tried with the others");
+        assert_eq!(verifier.verify(entry, &nameless(&b)).await, None);
+    }
+    let renamed = TrustedIssuer { issuer: "https://other.example.com".parse().unwrap(), ..inline };
+    assert_eq!(verifier.verify(&renamed, &a.token()).await, None, "the key of another issuer");
+    verifier.keys.set_withdrawn_keys([].into());
+    assert_eq!(verifier.verify(&entry, &a.token()).await, None);
+}
+
+/// Plain http is used where the entry allows it, within its networks alone.
+#[tokio::test]
+async fn http_needs_consent_and_a_network() {
+    let a = NamedKey::new("a");
+    let entry = |url: &str, allow_http, networks: &[&str]| TrustedIssuer {
+        allow_http,
+        ..issuer("https://login.example.com", json!({ "jwks_uri": url }), networks)
+    };
+    for (url, allow_http, networks, why) in [
+        ("http://10.255.255.1:1/jwks", false, &["10.0.0.0/8"][..], "is not allowed"),
+        ("http://10.255.255.1:1/jwks", true, &["192.168.0.0/16"], "where http is not allowed"),
+        ("http://10.255.255.1:1/jwks", true, &[], "where http is not allowed"),
+        ("http://8.8.8.8:1/jwks", true, &["10.0.0.0/8"], "where http is not allowed"),
+        ("http://169.254.169.254/latest/meta-data", true, &["10.0.0.0/8"], "where http is not allowed"),
+    ] {
+        let outage = VerifierFixture::new().expect_unavailable(&entry(url, allow_http, networks), &a.token()).await;
+        assert!(outage.contains(why), "{url} {networks:?}: {outage}");
+    }
+}
+
+/// The lines about keys that are not used name the key and the reason.
+#[tokio::test]
+async fn unusable_keys_are_left_out() {
+    let (provider, verifier) = (IssuerServer::start().await, VerifierFixture::new());
+    let (entry, a) = (provider.entry(), NamedKey::new("a"));
+    let odd = [
+        json!({"kty": "oct", "kid": "s", "k": "AAAA"}),
+        json!({"kty": "EC", "crv": "P-256", "kid": "p", "x": "AAAA", "y": "AAAA"}),
+        json!({"kty": "EC", "crv": "P-256", "kid": "n", "x": 7, "y": "AAAA"}),
+        json!({"kty": "RSA", "kid": "e", "use": "enc"}),
+        json!("no key"),
+    ];
+    provider.publish_keys(&[&odd[..], &[a.public()]].concat());
+    assert_eq!(verifier.verify(&entry, &a.token()).await, None);
+    let fresh = VerifierFixture::new();
+    provider.publish_keys(&odd);
+    let outage = fresh.expect_unavailable(&entry, &a.token()).await;
+    assert!(outage.contains("no key in the set can be used") && outage.contains("not on the curve"), "{outage}");
 }

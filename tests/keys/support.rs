@@ -17,7 +17,10 @@ use axum::{
     http::{Response, StatusCode},
 };
 use errand::{
-    adapters::{fetch::FetchLimits, issuers::JwksCache},
+    adapters::{
+        fetch::{FetchLimits, FetchOptions},
+        issuers::JwksCache,
+    },
     domain::{
         encode_base64url,
         jose::{
@@ -139,6 +142,7 @@ pub(crate) enum FailureKind {
     UnknownKey,
     Algorithm,
     Signature,
+    Withdrawn,
     Outage,
 }
 
@@ -147,6 +151,7 @@ pub(crate) fn failure_kind(verdict: &Result<Map<String, Value>, SignatureError>)
         SignatureError::UnknownKey => FailureKind::UnknownKey,
         SignatureError::AlgorithmNotAllowed => FailureKind::Algorithm,
         SignatureError::InvalidSignature => FailureKind::Signature,
+        SignatureError::WithdrawnKey => FailureKind::Withdrawn,
         SignatureError::Outage(_) => FailureKind::Outage,
     })
 }
@@ -163,8 +168,12 @@ impl VerifierFixture {
     }
 
     pub(crate) fn with_limits(limits: FetchLimits) -> Self {
+        Self::with_options(limits.into())
+    }
+
+    pub(crate) fn with_options(options: FetchOptions) -> Self {
         let clock = Arc::new(ManualClock::default());
-        Self { keys: JwksCache::new(Arc::clone(&clock) as Arc<dyn Clock>, limits), clock }
+        Self { keys: JwksCache::new(Arc::clone(&clock) as Arc<dyn Clock>, options), clock }
     }
 
     /// Verifies with the keys of an entry.

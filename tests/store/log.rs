@@ -9,6 +9,7 @@ use errand::{
     domain::{
         audit::WriterId,
         id::TaskId,
+        registry::issuer::IssuerKeyId,
         revocation::{LogPosition, Target},
         task::TaskState,
         time::Timestamp,
@@ -34,13 +35,15 @@ async fn entries_get_consecutive_positions(on: &TestStore) {
         Target::Issuer("https://login.example.com".parse().unwrap()),
         Target::Registry,
         Target::Keys,
+        Target::IssuerKeySet("https://login.example.com".parse().unwrap()),
+        Target::IssuerKey(IssuerKeyId { issuer: "https://login.example.com".parse().unwrap(), kid: HOSTILE[0].into() }),
     ];
     let batch = [end_targets(&targets[..3]), end_targets(&[]), end_targets(&targets[3..4]), end_targets(&targets[4..])];
     let seq = |n| WriteOutcome::Committed { seq: Some(LogPosition::new(n)) };
-    assert_eq!(commit(&*store, &batch).await, [seq(3), WriteOutcome::Committed { seq: None }, seq(4), seq(8)]);
-    assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(8));
+    assert_eq!(commit(&*store, &batch).await, [seq(3), WriteOutcome::Committed { seq: None }, seq(4), seq(10)]);
+    assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(10));
     let log = store.read_log_after(LogPosition::new(0), NOW, 100).await.unwrap();
-    assert_eq!(log.iter().map(|e| e.seq.number()).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+    assert_eq!(log.iter().map(|e| e.seq.number()).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
     assert_eq!(log.iter().map(|e| e.entry.clone()).collect::<Vec<_>>(), targets.map(entry));
     let some = store.read_log_after(LogPosition::new(2), NOW, 3).await.unwrap();
     assert_eq!(some.iter().map(|e| e.seq.number()).collect::<Vec<_>>(), [3, 4, 5]);

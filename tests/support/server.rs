@@ -420,7 +420,8 @@ fn write_config(
     write("store-url", store);
     write("idp.json", &idp.jwks().to_string());
     write("planner.json", &planner.jwks().to_string());
-    for client in ["reader", "writer", "stranger", "files", "notes", "ops", "audit"] {
+    write("odd.secret", "a+b/c+d0123456789+abcdefghijklmnopqrstuvwxyzABCD==");
+    for client in ["reader", "writer", "stranger", "assistant", "files", "notes", "ops", "audit"] {
         write(&format!("{client}.secret"), &secret(client));
     }
     let text = edit(include_str!("server.toml").to_owned()).replace("ADDRESS", &address.to_string());

@@ -17,8 +17,8 @@ pub enum UrlError {
     /// Relative, malformed or over 2048 bytes.
     #[error("not an absolute URL of at most 2048 bytes")]
     Malformed,
-    /// Neither https nor http with a loopback address.
-    #[error("https is required; http is allowed for loopback addresses only")]
+    /// Neither https nor http.
+    #[error("https is required, or http where it is allowed")]
     NotHttps,
     /// A fragment (RFC 8707 §2) or, in an issuer, a query (RFC 8414 §2).
     #[error("a fragment (and, in an issuer, a query) is not allowed")]
@@ -33,8 +33,9 @@ pub enum UrlError {
     NotNormalized,
 }
 
-/// The issuer identifier of an authorization server (RFC 8414 §2): https, without query or
-/// fragment. Compared as a string.
+/// The issuer identifier of an authorization server (RFC 8414 §2): a URL without query or fragment.
+/// Compared as a string. RFC 8414 asks for https, but some identity providers have a name with
+/// http, which is only a name: nothing is fetched from it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IssuerUrl(Arc<str>);
 
@@ -54,6 +55,12 @@ impl IssuerUrl {
             parsed.trim_end_matches('/').to_owned()
         };
         *self.0 == *url || location(&self.0) == location(url)
+    }
+
+    /// Returns whether the URL is https, or http with a loopback address.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        is_secure(&self.0)
     }
 
     /// Returns a URL below this issuer, such as its token endpoint.
@@ -89,6 +96,14 @@ impl ResourceUri {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl ResourceUri {
+    /// Returns whether the URI is https, or http with a loopback address.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        is_secure(&self.0)
     }
 }
 
@@ -164,8 +179,7 @@ fn parse_url(text: &str) -> Result<Url, UrlError> {
     }
     let url = Url::parse(text).map_err(|_| UrlError::Malformed)?;
     match url.scheme() {
-        "https" => {}
-        "http" if is_loopback(&url) => {}
+        "https" | "http" => {}
         _ => return Err(UrlError::NotHttps),
     }
     if !url.username().is_empty() || url.password().is_some() {
@@ -211,6 +225,11 @@ fn has_only_uri_characters(text: &str) -> bool {
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?#%".contains(&b);
     let is_escape = |rest: &str| rest.as_bytes().iter().take(2).filter(|b| b.is_ascii_hexdigit()).count() == 2;
     text.bytes().all(is_allowed) && text.split('%').skip(1).all(is_escape)
+}
+
+fn is_secure(url: &str) -> bool {
+    // Accepted texts keep the case of an issuer's scheme.
+    Url::parse(url).is_ok_and(|url| url.scheme() == "https" || is_loopback(&url))
 }
 
 /// Returns whether the URL's host is a loopback address or `localhost`.
@@ -270,8 +289,9 @@ mod tests {
             ("https://files.example.com", Ok("https://files.example.com")),
             ("https://files.example.com/mcp/", Ok("https://files.example.com/mcp/")),
             ("http://127.0.0.1:9203/mcp", Ok("http://127.0.0.1:9203/mcp")),
-            ("http://files.example.com/mcp", Err(UrlError::NotHttps)),
-            ("http://127.0.0.1.example.com/mcp", Err(UrlError::NotHttps)),
+            ("http://files.example.com/mcp", Ok("http://files.example.com/mcp")),
+            ("HTTP://Files.default.svc.cluster.local:80/mcp", Ok("http://files.default.svc.cluster.local/mcp")),
+            ("ws://files.example.com/mcp", Err(UrlError::NotHttps)),
             ("https://files.example.com/mcp#a", Err(UrlError::QueryOrFragment)),
             ("https://files.example.com/mcp#", Err(UrlError::QueryOrFragment)),
             ("https://a:b@files.example.com/mcp", Err(UrlError::UserInfo)),
@@ -399,6 +419,26 @@ mod tests {
             if let Ok(uri) = text.parse::<ResourceUri>() {
                 prop_assert_eq!(uri.as_str().parse::<ResourceUri>(), Ok(uri.clone()));
             }
+        }
+    }
+
+    #[test]
+    fn http_is_secure_on_loopback_addresses_only() {
+        for (text, want) in [
+            ("https://login.example.com", true),
+            ("HTTPS://login.example.com", true),
+            ("http://127.0.0.1:8080", true),
+            ("http://localhost", true),
+            ("http://[::1]:8080", true),
+            ("http://login.example.com/adfs/services/trust", false),
+            ("HTTP://login.example.com", false),
+            ("http://127.0.0.1.example.com", false),
+            ("http://127.0.0.1@login.example.com", false),
+        ] {
+            let issuer = text.parse::<IssuerUrl>();
+            assert_eq!(issuer.is_ok_and(|issuer| issuer.is_secure()), want, "{text}");
+            let resource = text.parse::<ResourceUri>();
+            assert_eq!(resource.is_ok_and(|resource| resource.is_secure()), want, "{text}");
         }
     }
 

@@ -11,22 +11,19 @@ use url::Url;
 
 use crate::{
     adapters::{
-        fetch::{FetchError, Fetcher},
+        fetch::{DestinationRules, FetchError, Fetcher},
         jose::VerifierSet,
     },
     domain::{
         id::ClientId,
-        jose::jwk::{JwkSet, JwkSetError, JwsAlgorithm},
+        jose::jwk::{JwkSet, JwkSetError, JwsAlgorithm, UnusedKey},
         registry::issuer::{KeySource, TrustedIssuer},
+        time::Lifetime,
         uri::IssuerUrl,
     },
     ports::{Clock, ErrorChain, FetchCaller, Outage, RetryLater},
 };
 
-/// The age at which keys are fetched again.
-const REFRESH_INTERVAL: Duration = Duration::from_mins(10);
-/// The age up to which keys are used while the issuer is unreachable.
-const MAX_STALE: Duration = Duration::from_hours(24);
 /// The pause after a failed fetch.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// The minimum interval between fetches that one caller causes with tokens that name an unknown
@@ -48,6 +45,10 @@ pub(super) struct FetchContext {
 #[derive(Debug)]
 pub(super) struct IssuerKeys {
     source_id: KeySourceId,
+    /// The age at which the keys are fetched again.
+    refresh_age: Duration,
+    /// The age up to which the keys are used while the issuer is unreachable.
+    max_age: Duration,
     state: RwLock<CacheState>,
     /// Held during a fetch. A caller that waits for the lock finds the result in the state.
     fetch_lock: Mutex<()>,
@@ -60,6 +61,29 @@ struct KeySourceId {
     source: KeySource,
     algorithms: Vec<JwsAlgorithm>,
     networks: Vec<IpNet>,
+    allow_http: bool,
+    ca_pem: Option<String>,
+}
+
+impl KeySourceId {
+    fn of(issuer: &TrustedIssuer) -> Self {
+        Self {
+            issuer: issuer.issuer.clone(),
+            source: issuer.keys.clone(),
+            algorithms: issuer.algorithms.clone(),
+            networks: issuer.allowed_networks.clone(),
+            allow_http: issuer.allow_http,
+            ca_pem: issuer.ca_pem.clone(),
+        }
+    }
+
+    fn rules(&self) -> DestinationRules {
+        DestinationRules {
+            networks: self.networks.clone(),
+            allow_http: self.allow_http,
+            ca_pem: self.ca_pem.as_deref().map(Arc::from),
+        }
+    }
 }
 
 /// The cached keys and the state of fetching. Times are those of the monotonic clock.
@@ -71,6 +95,10 @@ struct CacheState {
     /// The fetches of the last minute that unknown keys caused, with the caller; `None` stands for
     /// anonymous ones. [`MIN_FETCH_INTERVAL`] limits their number.
     unknown_kid_fetches: Vec<(Option<ClientId>, Duration)>,
+    /// The number of times that the keys were discarded. What a fetch read before is not used.
+    discarded: u64,
+    /// The set whose unused keys were logged last.
+    logged: Option<[u8; 32]>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,22 +120,40 @@ enum FetchReason {
 
 impl IssuerKeys {
     pub(super) fn new(issuer: &TrustedIssuer) -> Self {
-        let source_id = KeySourceId {
-            issuer: issuer.issuer.clone(),
-            source: issuer.keys.clone(),
-            algorithms: issuer.algorithms.clone(),
-            networks: issuer.allowed_networks.clone(),
-        };
-        Self { source_id, state: RwLock::default(), fetch_lock: Mutex::default() }
+        let seconds = |age: Lifetime| Duration::from_secs(age.as_seconds().into());
+        Self {
+            source_id: KeySourceId::of(issuer),
+            refresh_age: seconds(issuer.key_refresh),
+            max_age: seconds(issuer.key_max_age),
+            state: RwLock::default(),
+            fetch_lock: Mutex::default(),
+        }
     }
 
-    /// Returns whether the entry still describes these keys.
+    /// Returns whether the entry still describes these keys, and for how long they may be used.
     pub(super) fn is_current_for(&self, issuer: &TrustedIssuer) -> bool {
-        let KeySourceId { issuer: url, source, algorithms, networks } = &self.source_id;
+        let KeySourceId { issuer: url, source, algorithms, networks, allow_http, ca_pem } = &self.source_id;
+        let seconds = |age: Lifetime| Duration::from_secs(age.as_seconds().into());
         *url == issuer.issuer
             && *source == issuer.keys
             && *algorithms == issuer.algorithms
             && *networks == issuer.allowed_networks
+            && *allow_http == issuer.allow_http
+            && *ca_pem == issuer.ca_pem
+            && self.refresh_age == seconds(issuer.key_refresh)
+            && self.max_age == seconds(issuer.key_max_age)
+    }
+
+    /// Discards the cached keys. The next use fetches them, however little time has passed.
+    pub(super) fn discard(&self) {
+        let mut state = self.state.write();
+        let (discarded, logged) = (state.discarded.saturating_add(1), state.logged);
+        *state = CacheState { discarded, logged, ..CacheState::default() };
+    }
+
+    /// Returns the time since the keys were fetched, or `None` if none are cached.
+    pub(super) fn age(&self, now: Duration) -> Option<Duration> {
+        self.read_state().cached.as_ref().map(|cached| now.saturating_sub(cached.fetched_at))
     }
 
     pub(super) fn issuer(&self) -> &str {
@@ -180,13 +226,19 @@ impl IssuerKeys {
         if let (FetchReason::UnknownKid(_, caller), Some(_)) = (&reason, cached) {
             self.claim_unknown_kid_fetch(caller.as_ref(), now).map_err(Outage::during(OP_FETCH_JWKS))?;
         }
+        let discarded = self.read_state().discarded;
         let result = tokio::time::timeout(context.timeout, self.source_id.fetch_jwks(&context.fetcher)).await;
         let result = result.unwrap_or_else(|_| Err(JwksError::TimedOut(context.timeout)));
+        let result = result.and_then(|(set, unused)| self.build_verifiers(&set, unused));
         let now = context.clock.monotonic();
         let mut state = self.state.write();
+        if state.discarded != discarded {
+            // The document may be older than the request to read the keys anew.
+            return Err(Outage::during(OP_FETCH_JWKS)("the keys were discarded during the fetch"));
+        }
         match result {
             Ok(keys) => {
-                let keys = Arc::new(VerifierSet::build(&keys, &self.source_id.algorithms));
+                let keys = Arc::new(keys);
                 state.cached = Some(CachedJwks { keys: Arc::clone(&keys), fetched_at: now });
                 state.last_failure = None;
                 Ok(keys)
@@ -198,8 +250,28 @@ impl IssuerKeys {
         }
     }
 
+    /// Builds the verifiers, and logs the keys of a new set that are not used.
+    fn build_verifiers(&self, set: &JwkSet, left_out: Vec<UnusedKey>) -> Result<VerifierSet, JwksError> {
+        let (verifiers, unused) = VerifierSet::build_with_unused(set, &self.source_id.algorithms);
+        if self.state.write().logged.replace(*set.digest()) != Some(*set.digest()) {
+            let issuer = self.issuer();
+            for UnusedKey { name, reason, is_expected } in left_out.iter().chain(&unused) {
+                if *is_expected {
+                    tracing::info!(issuer, kid = ?name, %reason, "a key of the issuer is not used");
+                } else {
+                    tracing::warn!(issuer, kid = ?name, %reason, "a key of the issuer can't be used");
+                }
+            }
+        }
+        if verifiers.is_empty() {
+            let UnusedKey { name, reason, .. } = unused.into_iter().chain(left_out).next().unwrap_or_default();
+            return Err(JwksError::NoUsableKey(format!("{name:?}: {reason}")));
+        }
+        Ok(verifiers)
+    }
+
     fn usable_keys(&self, now: Duration) -> Option<CachedJwks> {
-        self.read_state().cached.clone().filter(|cached| now.saturating_sub(cached.fetched_at) < MAX_STALE)
+        self.read_state().cached.clone().filter(|cached| now.saturating_sub(cached.fetched_at) < self.max_age)
     }
 
     fn is_refresh_due(&self, now: Duration) -> bool {
@@ -207,7 +279,7 @@ impl IssuerKeys {
             .read_state()
             .cached
             .as_ref()
-            .is_some_and(|cached| now.saturating_sub(cached.fetched_at) < REFRESH_INTERVAL);
+            .is_some_and(|cached| now.saturating_sub(cached.fetched_at) < self.refresh_age);
         !fresh && !self.is_in_retry_delay(now)
     }
 
@@ -248,14 +320,20 @@ const OP_FETCH_JWKS: &str = "fetch the keys of the issuer";
 /// A reason why an issuer's keys could not be fetched.
 #[derive(Debug, Error)]
 enum JwksError {
-    #[error("{document} could not be fetched")]
-    Fetch { document: &'static str, source: FetchError },
+    #[error("{document} at `{url}` could not be fetched")]
+    Fetch { document: &'static str, url: Box<str>, source: FetchError },
     #[error("the fetch took longer than {0:?}")]
     TimedOut(Duration),
-    #[error("the metadata names another issuer; `issuer` must be exactly `{0}`")]
-    IssuerMismatch(IssuerUrl),
+    #[error("the document at `{0}` is not metadata: it is not an object with `issuer` and `jwks_uri`")]
+    NotMetadata(Box<str>),
+    #[error(
+        "the metadata names another issuer: the configured `issuer` is `{configured}`, and the metadata has `{found}`{hint}"
+    )]
+    IssuerMismatch { configured: IssuerUrl, found: Box<str>, hint: &'static str },
     #[error("the metadata does not contain a valid `jwks_uri`")]
     MissingJwksUri,
+    #[error("no key in the set can be used for the issuer's `algorithms`; the first one, {0}")]
+    NoUsableKey(String),
     #[error("the issuer is not a URL to which a metadata path can be added")]
     InvalidIssuerUrl,
     #[error(transparent)]
@@ -263,14 +341,14 @@ enum JwksError {
 }
 
 impl KeySourceId {
-    async fn fetch_jwks(&self, fetcher: &Fetcher) -> Result<JwkSet, JwksError> {
+    async fn fetch_jwks(&self, fetcher: &Fetcher) -> Result<(JwkSet, Vec<UnusedKey>), JwksError> {
         let uri = match &self.source {
-            KeySource::Inline(keys) => return Ok(keys.clone()),
+            KeySource::Inline(keys) => return Ok((keys.clone(), Vec::new())),
             KeySource::JwksUri(uri) => uri.clone(),
             KeySource::Discovery => self.discover_jwks_uri(fetcher).await?,
         };
         let document = self.fetch_json(fetcher, &uri, "the key set").await?;
-        Ok(JwkSet::try_from(document)?)
+        Ok(JwkSet::from_published(&document)?)
     }
 
     /// Reads `jwks_uri` from the metadata: OpenID Connect Discovery §4, or RFC 8414 §3 if the
@@ -280,15 +358,27 @@ impl KeySourceId {
         let oidc = Url::parse(&issuer.join("/.well-known/openid-configuration")).ok();
         let oidc = oidc.ok_or(JwksError::InvalidIssuerUrl)?;
         let metadata = match self.fetch_json(fetcher, &oidc, "the metadata").await {
-            Err(JwksError::Fetch { source: FetchError::UnexpectedStatus(_) | FetchError::NotJson, .. }) => {
+            Err(JwksError::Fetch { source: first, url, .. }) if is_other_document(&first) => {
                 let oauth = oauth_metadata_url(issuer).ok_or(JwksError::InvalidIssuerUrl)?;
-                self.fetch_json(fetcher, &oauth, "the metadata").await?
+                // If neither is served, the cause at the more common URL is the better one.
+                let fallback = self.fetch_json(fetcher, &oauth, "the metadata").await;
+                fallback.map_err(|error| match error {
+                    JwksError::Fetch { source: FetchError::UnexpectedStatus(_), .. } => {
+                        JwksError::Fetch { document: "the metadata", url, source: first }
+                    }
+                    error => error,
+                })?
             }
             result => result?,
         };
+        let Some(found) = metadata.get("issuer").and_then(Value::as_str) else {
+            return Err(JwksError::NotMetadata(oidc.as_str().into()));
+        };
         // The same string, not the same URL (OpenID Connect Discovery §4.3, RFC 8414 §3.3).
-        if metadata.get("issuer").and_then(Value::as_str) != Some(issuer.as_str()) {
-            return Err(JwksError::IssuerMismatch(issuer.clone()));
+        if found != issuer.as_str() {
+            let hint = mismatch_hint(issuer, found);
+            let found = found.chars().take(256).flat_map(char::escape_debug).collect::<String>().into();
+            return Err(JwksError::IssuerMismatch { configured: issuer.clone(), found, hint });
         }
         metadata
             .get("jwks_uri")
@@ -298,7 +388,29 @@ impl KeySourceId {
     }
 
     async fn fetch_json(&self, fetcher: &Fetcher, url: &Url, document: &'static str) -> Result<Value, JwksError> {
-        fetcher.fetch_json(url, &self.networks).await.map_err(|source| JwksError::Fetch { document, source })
+        let fetched = fetcher.fetch_json_from(url, &self.rules()).await;
+        fetched.map_err(|source| JwksError::Fetch { document, url: shown_url(url), source })
+    }
+}
+
+/// Returns a URL for the log, without the parts that may contain a secret.
+fn shown_url(url: &Url) -> Box<str> {
+    format!("{}{}", url.origin().ascii_serialization(), url.path()).chars().take(256).collect()
+}
+
+/// Returns whether the server answered, but not with this document.
+fn is_other_document(error: &FetchError) -> bool {
+    matches!(error, FetchError::UnexpectedStatus(_) | FetchError::NotJson(_) | FetchError::Redirected { .. })
+}
+
+/// Says how two issuer names differ, if it is a well-known way.
+fn mismatch_hint(configured: &IssuerUrl, found: &str) -> &'static str {
+    if configured.is_same_location(found) {
+        "; they differ in the trailing slash alone, so configure the one that the tokens have as `iss`"
+    } else if found.contains(['{', '}']) {
+        "; that is a template for many tenants, so configure the `issuer` of the tenant, with its id"
+    } else {
+        "; configure the one that the tokens have as `iss`, and name the keys in `jwks_uri` if the two must differ"
     }
 }
 

@@ -3,7 +3,12 @@
 mod issuer_keys;
 mod verifiers;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
@@ -15,7 +20,7 @@ use verifiers::VerifierCache;
 
 use crate::{
     adapters::{
-        fetch::{FetchLimits, Fetcher},
+        fetch::{FetchOptions, Fetcher},
         jose::{self, VerifierSet},
     },
     domain::{
@@ -23,7 +28,8 @@ use crate::{
             jwk::{JwkSet, JwsAlgorithm},
             jws::UnverifiedJws,
         },
-        registry::issuer::{KeySource, TrustedIssuer},
+        registry::issuer::{IssuerKeyId, KeySource, TrustedIssuer},
+        uri::IssuerUrl,
     },
     ports::{Clock, ErrorChain, FetchCaller, SignatureError, TrustedKeys},
 };
@@ -37,23 +43,27 @@ pub struct JwksCache {
     issuers: RwLock<HashMap<String, Arc<IssuerKeys>>>,
     inline_verifiers: VerifierCache,
     dummy_verifier: VerifierSet,
+    withdrawn: RwLock<BTreeSet<IssuerKeyId>>,
 }
 
 impl JwksCache {
     /// Creates an empty cache; see [`JwksCache::refresh`].
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, limits: FetchLimits) -> Self {
-        let fetcher = Arc::new(Fetcher::new(limits));
+    pub fn new(clock: Arc<dyn Clock>, options: impl Into<FetchOptions>) -> Self {
+        let options = options.into();
+        let timeout = options.limits.timeout;
+        let fetcher = Arc::new(Fetcher::new(options));
         Self {
-            context: FetchContext { clock, fetcher, timeout: limits.timeout },
+            context: FetchContext { clock, fetcher, timeout },
             issuers: RwLock::default(),
             inline_verifiers: VerifierCache::default(),
             dummy_verifier: dummy_verifier(),
+            withdrawn: RwLock::default(),
         }
     }
 
-    /// Fetches the keys of the issuers whose keys are missing or older than ten minutes, and drops
-    /// the keys of all other issuers. It is called at the start and about every minute. A failure
+    /// Fetches the keys of the issuers whose keys are missing or due for a refresh, and drops the
+    /// keys of all other issuers. It is called at the start and every few seconds. A failure
     /// is logged, and appears in [`TrustedKeys::unreachable_issuers`].
     pub async fn refresh(&self, issuers: impl IntoIterator<Item = &TrustedIssuer> + Send) {
         let needs_fetch = |issuer: &&TrustedIssuer| !issuer.disabled && !matches!(issuer.keys, KeySource::Inline(_));
@@ -66,6 +76,12 @@ impl JwksCache {
                 }
             })
             .await;
+    }
+
+    /// Returns the `kid`s of the issuer's keys that must not be used.
+    fn withdrawn_keys_of(&self, issuer: &TrustedIssuer) -> BTreeSet<String> {
+        let withdrawn = self.withdrawn.read();
+        withdrawn.iter().filter(|key| key.issuer == issuer.issuer).map(|key| key.kid.clone()).collect()
     }
 
     /// Returns the cached keys of an issuer. A changed key source, algorithm or network in its
@@ -94,16 +110,22 @@ impl TrustedKeys for JwksCache {
         token: UnverifiedJws<'_>,
         caller: FetchCaller<'_>,
     ) -> Result<Map<String, Value>, SignatureError> {
-        if let KeySource::Inline(keys) = &issuer.keys {
-            return self.verify_with_keys(keys, &issuer.algorithms, token);
-        }
         let algorithm = jose::check_algorithm(&token, &issuer.algorithms)?;
+        let withdrawn = self.withdrawn_keys_of(issuer);
+        if token.header().kid.as_ref().is_some_and(|kid| withdrawn.contains(kid)) {
+            return Err(SignatureError::WithdrawnKey);
+        }
+        if let KeySource::Inline(keys) = &issuer.keys {
+            let keys = self.inline_verifiers.get_or_build(keys, &issuer.algorithms);
+            keys.verify_without(&withdrawn, algorithm, &token)?;
+            return Ok(token.into_payload());
+        }
         let issuer_keys = self.issuer_keys(issuer);
         let keys = issuer_keys.get_or_fetch(&self.context).await?;
-        match keys.verify(algorithm, &token) {
+        match keys.verify_without(&withdrawn, algorithm, &token) {
             Err(SignatureError::UnknownKey) => {
                 let newer = issuer_keys.fetch_newer_keys(&self.context, keys, caller).await?;
-                newer.verify(algorithm, &token)?;
+                newer.verify_without(&withdrawn, algorithm, &token)?;
             }
             result => result?,
         }
@@ -132,6 +154,23 @@ impl TrustedKeys for JwksCache {
 
     fn verify_dummy(&self, token: UnverifiedJws<'_>) {
         self.dummy_verifier.verify_dummy(&token);
+    }
+
+    fn discard_issuer_keys(&self, issuer: &IssuerUrl) {
+        if let Some(issuer_keys) = self.issuers.read().get(issuer.as_str()) {
+            issuer_keys.discard();
+        }
+    }
+
+    fn set_withdrawn_keys(&self, withdrawn: BTreeSet<IssuerKeyId>) {
+        *self.withdrawn.write() = withdrawn;
+    }
+
+    fn issuer_key_ages(&self) -> Vec<(String, Duration)> {
+        let now = self.context.clock.monotonic();
+        let cached = self.issuers.read();
+        let ages = cached.values().filter_map(|keys| Some((keys.issuer().to_owned(), keys.age(now)?)));
+        ages.collect()
     }
 
     fn unreachable_issuers(&self) -> Vec<String> {

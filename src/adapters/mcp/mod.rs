@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use crate::{
-    adapters::fetch::{FetchLimits, Fetcher},
+    adapters::fetch::{DestinationRules, FetchLimits, FetchOptions, Fetcher},
     domain::{
         id::ClientId,
         registry::{client::Resource, tool::ToolDefinition},
@@ -51,9 +51,11 @@ pub struct McpClient {
 impl McpClient {
     /// Creates a client. The limits apply to a whole session.
     #[must_use]
-    pub fn new(limits: FetchLimits, tokens: impl IntoIterator<Item = (ClientId, Secret)>) -> Self {
+    pub fn new(options: impl Into<FetchOptions>, tokens: impl IntoIterator<Item = (ClientId, Secret)>) -> Self {
         let tokens = tokens.into_iter().map(|(id, token)| (id, Arc::new(token))).collect();
-        Self { fetcher: Arc::new(Fetcher::new(limits)), limits, tokens }
+        let options = options.into();
+        let limits = options.limits;
+        Self { fetcher: Arc::new(Fetcher::new(options)), limits, tokens }
     }
 }
 
@@ -66,7 +68,11 @@ impl McpServers for McpClient {
         let wire = GuardedTransport::new(
             Arc::clone(&self.fetcher),
             url,
-            resource.allowed_networks.clone(),
+            DestinationRules {
+                networks: resource.allowed_networks.clone(),
+                allow_http: resource.allow_http,
+                ca_pem: None,
+            },
             token,
             self.limits.max_bytes,
         );

@@ -10,7 +10,6 @@ use std::{
 };
 
 use futures_util::stream::BoxStream;
-use ipnet::IpNet;
 use parking_lot::Mutex;
 use rmcp::{
     model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
@@ -24,7 +23,7 @@ use url::Url;
 
 use crate::{
     adapters::fetch::{
-        FetchError, FetchResponse, Fetcher, Method,
+        DestinationRules, FetchError, FetchResponse, Fetcher, Method,
         header::{HeaderName, HeaderValue},
     },
     domain::{encoding::strict_json, secret::Secret},
@@ -46,7 +45,7 @@ pub(super) struct GuardedTransport(Arc<Connection>);
 struct Connection {
     fetcher: Arc<Fetcher>,
     url: Url,
-    networks: Vec<IpNet>,
+    rules: DestinationRules,
     token: Option<Arc<Secret>>,
     /// The number of bytes that may still be read, over all responses.
     remaining_bytes: AtomicUsize,
@@ -58,12 +57,12 @@ impl GuardedTransport {
     pub(super) fn new(
         fetcher: Arc<Fetcher>,
         url: Url,
-        networks: Vec<IpNet>,
+        rules: DestinationRules,
         token: Option<Arc<Secret>>,
         max_bytes: usize,
     ) -> Self {
         let (remaining_bytes, first_error) = (AtomicUsize::new(max_bytes), Mutex::default());
-        Self(Arc::new(Connection { fetcher, url, networks, token, remaining_bytes, first_error }))
+        Self(Arc::new(Connection { fetcher, url, rules, token, remaining_bytes, first_error }))
     }
 
     pub(super) fn uri(&self) -> &str {
@@ -105,7 +104,7 @@ impl GuardedTransport {
         put("mcp-session-id", session)?;
         let bearer = self.0.token.as_ref().map(|token| format!("Bearer {}", token.expose()));
         put("authorization", bearer.as_deref())?;
-        let sent = self.0.fetcher.send(method, &self.0.url, &self.0.networks, headers, body).await;
+        let sent = self.0.fetcher.send(method, &self.0.url, &self.0.rules, headers, body).await;
         sent.map_err(|error| self.record_error(listing_error(error)))
     }
 
@@ -240,7 +239,7 @@ impl StreamableHttpClient for GuardedTransport {
         headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<(), TransportError> {
         // A server that does not support this ends the session itself. Nothing here depends on it.
-        let (url, networks) = (&self.0.url, &self.0.networks);
+        let (url, rules) = (&self.0.url, &self.0.rules);
         let mut headers = headers;
         headers
             .extend(HeaderValue::from_str(&session).ok().map(|name| (HeaderName::from_static("mcp-session-id"), name)));
@@ -248,7 +247,7 @@ impl StreamableHttpClient for GuardedTransport {
         let bearer = bearer.and_then(|bearer| HeaderValue::from_str(&bearer).ok());
         headers.extend(bearer.map(|bearer| (HeaderName::from_static("authorization"), bearer)));
         let _: Result<FetchResponse, FetchError> =
-            self.0.fetcher.send(Method::DELETE, url, networks, headers, Vec::new()).await;
+            self.0.fetcher.send(Method::DELETE, url, rules, headers, Vec::new()).await;
         Ok(())
     }
 

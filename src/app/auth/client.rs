@@ -27,6 +27,21 @@ pub enum Credentials {
         /// The secret, form-decoded.
         secret: Secret,
     },
+    /// `client_secret_basic` with a secret that form encoding would have changed. Some clients,
+    /// such as `curl -u`, do not encode it.
+    AmbiguousBasic {
+        /// The client id, form-decoded.
+        client: String,
+        /// The secret, form-decoded if that is possible, and as sent.
+        secrets: Vec<Secret>,
+    },
+    /// `client_secret_post`
+    Post {
+        /// The client id.
+        client: String,
+        /// The secret.
+        secret: Secret,
+    },
     /// `private_key_jwt`
     Assertion {
         /// `client_id`, if the request has one in addition to the assertion.
@@ -155,7 +170,16 @@ impl Service {
         let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let checked = match credentials {
             Credentials::Basic { client, secret } => {
-                self.check_secret(&snapshot, &client, &secret).map(|id| (id, Vec::new()))
+                let method = Authentication::ClientSecretBasic {};
+                self.check_secret(&snapshot, &client, &[secret], &method).map(|id| (id, Vec::new()))
+            }
+            Credentials::AmbiguousBasic { client, secrets } => {
+                let method = Authentication::ClientSecretBasic {};
+                self.check_secret(&snapshot, &client, &secrets, &method).map(|id| (id, Vec::new()))
+            }
+            Credentials::Post { client, secret } => {
+                let method = Authentication::ClientSecretPost {};
+                self.check_secret(&snapshot, &client, &[secret], &method).map(|id| (id, Vec::new()))
             }
             Credentials::Assertion { client, assertion } => self
                 .check_client_assertion(&snapshot, client.as_deref(), &assertion, cx)
@@ -164,10 +188,17 @@ impl Service {
         // An unauthenticated request causes these records, so they do not wait for the store, and
         // are dropped when the queue is full.
         let (id, replay_guards) = checked.map_err(|RejectedClient { error, registered }| {
-            self.enqueue_sampled(auth_failure_record(error, registered, cx));
+            self.enqueue_sampled(auth_failure_record(&error, registered, cx));
             error
         })?;
         Ok(UnredeemedClient { client: IdentifiedClient { id, snapshot }, replay_guards })
+    }
+
+    /// Returns whether a client is registered with `client_secret_post`.
+    pub async fn has_client_secret_post(&self, cx: &RequestContext) -> bool {
+        let snapshot = self.inner.follower.snapshot(cx.now).await;
+        let is_post = |client: Client<'_>| *client.authentication() == Authentication::ClientSecretPost {};
+        snapshot.is_ok_and(|snapshot| snapshot.registry.clients().any(is_post))
     }
 
     /// Commits a write with the one-time ids of a client. If one of them was used before, nothing
@@ -187,7 +218,7 @@ impl Service {
     /// Rejects a client whose one-time id was used before, and records that.
     pub(in crate::app) async fn reject_replayed_client(&self, client: &ClientId, cx: &RequestContext) -> Error {
         // A captured assertion can be replayed at will.
-        let records = self.inner.refusals.sample(auth_failure_record(AuthError::Replayed, Some(client.clone()), cx));
+        let records = self.inner.refusals.sample(auth_failure_record(&AuthError::Replayed, Some(client.clone()), cx));
         match self.commit_records(records).await {
             Ok(()) => AuthError::Replayed.into(),
             Err(outage) => outage.into(),
@@ -231,17 +262,28 @@ impl Service {
         self.redeem(client, write, cx).await.map(|_| ())
     }
 
-    fn check_secret(&self, snapshot: &Snapshot, client: &str, secret: &Secret) -> Result<ClientId, RejectedClient> {
+    /// Checks the secret of a client that is registered with this method. It is one of `secrets`,
+    /// which are two readings of the same text.
+    fn check_secret(
+        &self,
+        snapshot: &Snapshot,
+        client: &str,
+        secrets: &[Secret],
+        method: &Authentication,
+    ) -> Result<ClientId, RejectedClient> {
         let id = client.parse::<ClientId>().ok();
         let registered = id.as_ref().and_then(|id| snapshot.registry.client(id));
         let enabled = registered.filter(|client| !client.is_disabled());
         let tag = enabled
-            .filter(|client| matches!(client.authentication(), Authentication::ClientSecretBasic {}))
+            .filter(|client| client.authentication() == method)
             .and_then(|client| snapshot.registry.secret_tag(client.id()))
             .map(|owned| &owned.tag);
         // The same work whether the client has a tag or not: a tag of 32 zeros matches no secret.
         let dummy = SecretTag::from_bytes(vec![0; 32]);
-        let matches = self.inner.ports.pepper.matches(client, secret, tag.unwrap_or(&dummy));
+        let tag_or_dummy = tag.unwrap_or(&dummy);
+        let is_match = |secret: &&Secret| self.inner.ports.pepper.matches(client, secret, tag_or_dummy);
+        // Each reading is checked, so that the time does not depend on which one is right.
+        let matches = secrets.iter().filter(is_match).count() > 0;
         let error = match (enabled, tag) {
             (Some(client), Some(_)) if matches => return Ok(client.id().clone()),
             (Some(_), Some(_)) => AuthError::WrongSecret,
@@ -296,6 +338,7 @@ impl Service {
         let claims =
             self.inner.ports.trusted_keys.verify_with_keys(jwks, algorithms, jws).map_err(|error| match error {
                 SignatureError::UnknownKey
+                | SignatureError::WithdrawnKey
                 | SignatureError::AlgorithmNotAllowed
                 | SignatureError::InvalidSignature
                 | SignatureError::Outage(_) => AuthError::BadSignature,
@@ -324,7 +367,7 @@ impl Service {
 
 /// Builds the record of a failed authentication. `client` is the claimed client, if it is
 /// registered; other claims are not repeated.
-pub(in crate::app) fn auth_failure_record(error: AuthError, client: Option<ClientId>, cx: &RequestContext) -> Record {
+pub(in crate::app) fn auth_failure_record(error: &AuthError, client: Option<ClientId>, cx: &RequestContext) -> Record {
     Record {
         client,
         reason: Some(error.to_string()),

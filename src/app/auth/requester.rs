@@ -88,7 +88,7 @@ impl Service {
             Ok(requester) => Ok(RequesterCaller { requester, snapshot }),
             Err(Error::Auth(error)) => {
                 let requested = Some(serde_json::json!({"call": call}));
-                self.enqueue_sampled(Record { requested, ..auth_failure_record(error, None, cx) });
+                self.enqueue_sampled(Record { requested, ..auth_failure_record(&error, None, cx) });
                 Err(error.into())
             }
             Err(error) => Err(error),
@@ -117,9 +117,10 @@ impl Service {
         let verified = self.inner.ports.trusted_keys.verify_with_issuer(&issuer, jws, FetchCaller::Anonymous).await;
         let payload = verified.map_err(|error| match error {
             SignatureError::Outage(outage) => Error::Unavailable(outage),
-            SignatureError::UnknownKey | SignatureError::AlgorithmNotAllowed | SignatureError::InvalidSignature => {
-                AuthError::InvalidBearer.into()
-            }
+            SignatureError::UnknownKey
+            | SignatureError::WithdrawnKey
+            | SignatureError::AlgorithmNotAllowed
+            | SignatureError::InvalidSignature => AuthError::InvalidBearer.into(),
         })?;
         let api_issuer = TrustedIssuer::clone(&issuer).with_api_audiences();
         let rules = UserTokenRules {

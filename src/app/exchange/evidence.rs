@@ -238,14 +238,15 @@ impl Service {
         snapshot: &Snapshot,
         cx: &RequestContext,
     ) -> Result<SubjectToken, Error> {
-        let kind = classify_user_token(jws.header(), declared_type).map_err(subject_error)?;
+        let kind = classify_user_token(jws.header(), declared_type, &issuer.token_types).map_err(subject_error)?;
         if !issuer.token_types.contains(&kind) {
-            return Err(subject_error(TokenError::TokenTypeNotAccepted));
+            return Err(subject_error(TokenError::TokenTypeNotAccepted(kind)));
         }
         let trusted_keys = &self.inner.ports.trusted_keys;
         let verified = trusted_keys.verify_with_issuer(&issuer, jws, FetchCaller::Client(presenter.id())).await;
         let payload = verified.map_err(|error| match error {
             SignatureError::Outage(outage) => Error::Unavailable(outage),
+            SignatureError::WithdrawnKey => subject_error(TokenError::WithdrawnKey),
             SignatureError::UnknownKey => subject_error(TokenError::UnknownKey),
             SignatureError::AlgorithmNotAllowed => subject_error(TokenError::AlgorithmNotAllowed),
             SignatureError::InvalidSignature => subject_error(TokenError::BadSignature),
@@ -262,6 +263,11 @@ impl Service {
             leeway: self.settings().tokens.leeway,
         };
         let claims = check_user_claims(payload, &rules, cx.now).map_err(|error| subject_error(error.into()))?;
+        if !claims.ignored_claims.is_empty() {
+            let (issuer, claims) = (&issuer.issuer, &claims.ignored_claims);
+            tracing::debug!(%issuer, ?claims, "claims of a user token are left out: their values can't be passed on");
+        }
+        self.inner.rule_matches.count(&issuer, &claims.raw_claims);
         Ok(SubjectToken::User(Box::new(claims), issuer))
     }
 
@@ -326,10 +332,20 @@ fn without_ended_tools(subject: SubjectToken, keys: &RevocationKeys, snapshot: &
 }
 
 /// Classifies a user token by its declared type and its `typ` (RFC 8725 §3.11). The rules are
-/// mutually exclusive.
-fn classify_user_token(header: &JwsHeader, declared_type: PresentedTokenType) -> Result<SubjectTokenType, TokenError> {
+/// mutually exclusive. A JWT may be declared as an access token if the issuer's entry accepts its
+/// JWTs, because that means that they are access tokens.
+fn classify_user_token(
+    header: &JwsHeader,
+    declared_type: PresentedTokenType,
+    accepted: &[SubjectTokenType],
+) -> Result<SubjectTokenType, TokenError> {
     match (declared_type, header.typ.as_deref()) {
         (PresentedTokenType::AccessToken, Some("at+jwt")) => Ok(SubjectTokenType::AccessToken),
+        (PresentedTokenType::AccessToken, None | Some("jwt")) => {
+            let is_accepted = accepted.contains(&SubjectTokenType::Jwt);
+            is_accepted.then_some(SubjectTokenType::Jwt).ok_or(TokenError::JwtAsAccessToken)
+        }
+        (PresentedTokenType::Jwt | PresentedTokenType::IdToken, Some("at+jwt")) => Err(TokenError::AccessTokenAsOther),
         (PresentedTokenType::Jwt, None | Some("jwt")) => Ok(SubjectTokenType::Jwt),
         (PresentedTokenType::IdToken, None | Some("jwt")) => Ok(SubjectTokenType::IdToken),
         (

@@ -127,6 +127,7 @@ impl Service {
         let target = requested_token.resource().map(|resource| &resource.uri);
         let details = request.authorization_details.as_ref().map(|details| details.resolve(target));
         let details = details.transpose().map_err(RequestError::from)?;
+        let details = details.map(|details| details.map_resources(|uri| snapshot.registry.canonical_uri(uri)));
         let task = self.find_named_task(exchange, subject).await?;
         // A task that rests on a grant needs that grant. Otherwise grants are read only when the
         // decision depends on one.

@@ -46,17 +46,22 @@ impl Service {
             None => None,
             Some(text) => {
                 let uri = text.parse::<ResourceUri>().map_err(|_| target("`resource` is not a valid resource URI"))?;
-                let found = registry.resource_at(&uri).filter(|resource| is_usable(agent, resource));
-                Some(found.ok_or(target("no resource that the agent may use has the URI in `resource`"))?)
+                let found = registry.find_resource(&uri).filter(|resource| is_usable(agent, resource));
+                Some(found.ok_or_else(|| {
+                    unknown_target("no resource that the agent may use has the URI in `resource`", caller, text)
+                })?)
             }
         };
         let by_name = match &request.audience {
             None => None,
             Some(name) => {
-                let id = name.parse::<ClientId>().ok();
-                let found = id.as_ref().and_then(|id| registry.resource(id));
-                let found = found.filter(|resource| is_usable(agent, resource));
-                Some(found.ok_or(target("no resource that the agent may use has the name in `audience`"))?)
+                // A registered name contains no `:`, so it is never a URI.
+                let by_name = name.parse::<ClientId>().ok().and_then(|id| registry.resource(&id));
+                let by_uri = || name.parse::<ResourceUri>().ok().and_then(|uri| registry.find_resource(&uri));
+                let found = by_name.or_else(by_uri).filter(|resource| is_usable(agent, resource));
+                Some(found.ok_or_else(|| {
+                    unknown_target("no resource that the agent may use has the name in `audience`", caller, name)
+                })?)
             }
         };
         let resource = match (by_uri, by_name) {
@@ -89,4 +94,12 @@ impl Service {
             Evidence::Own(..) | Evidence::User(..) => None,
         }
     }
+}
+
+/// Describes an unknown target, and names the registered URI that the client most likely means: one
+/// of a resource that the client has access to.
+fn unknown_target(rule: &'static str, caller: &IdentifiedClient, sent: &str) -> Error {
+    let nearest =
+        caller.client().ok().and_then(|client| caller.snapshot().registry.nearest_resource(client, sent).cloned());
+    RequestError::UnknownTarget { rule, nearest }.into()
 }

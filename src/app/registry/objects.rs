@@ -11,7 +11,9 @@ use crate::{
     domain::{
         audit::{Event, Outcome, Record},
         keys::RotationReason,
-        registry::{Entry, ObjectKind, RegistryObject, Source, client::Resource, collides_with_issuer},
+        registry::{
+            Entry, ObjectKind, RegistryObject, Source, client::Resource, collides_with_issuer, network_outside,
+        },
     },
     ports::StateChange,
 };
@@ -36,6 +38,11 @@ impl Service {
             let settings = self.settings();
             if let Some(error) = collides_with_issuer(object, &settings.issuer, &settings.trust_domain) {
                 return Err(ConflictError::Inconsistent(error.to_string()));
+            }
+            if let Some(network) = network_outside(object, &settings.fetch_networks) {
+                return Err(ConflictError::Inconsistent(format!(
+                    "{kind} `{id}`: allowed_networks: {network} is not within `networks` of `[fetch]` in the configuration file; add it there first"
+                )));
             }
             let old = registry.entry(kind, &id);
             if old.is_some_and(|old| old.source == Source::File) {

@@ -6,7 +6,7 @@ use crate::{
         audit::{Event, Outcome, Record},
         encode_base64url,
         id::ClientId,
-        registry::{Source, StoredSecretTag, client::Authentication},
+        registry::{Source, StoredSecretTag},
         secret::Secret,
     },
     ports::StateChange,
@@ -42,7 +42,7 @@ impl Service {
         };
         self.change_registry(admin, record, &request, cx, |registry| {
             let registered = registry.client(client).ok_or(ConflictError::NotFound("client"))?;
-            if !matches!(registered.authentication(), Authentication::ClientSecretBasic {}) {
+            if !registered.authentication().uses_secret() {
                 let text = "the client does not authenticate with a secret; register it with `client_secret_basic`";
                 return Err(ConflictError::Inconsistent(text.into()));
             }

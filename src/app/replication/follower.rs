@@ -15,8 +15,9 @@
 //! skipped: it may end tokens. The lease ends, every request is an outage that names the version
 //! that the entry needs, and only a heartbeat reads the log again.
 
-use std::{iter, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, iter, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::{
     sync::{Mutex, watch},
@@ -33,11 +34,11 @@ use crate::{
         },
     },
     domain::{
-        registry::Registry,
-        revocation::{Index, LogEntry, LogPosition, SharedState, UnknownEntryError},
+        registry::{Registry, issuer::IssuerKeyId},
+        revocation::{Index, LogAction, LogEntry, LogPosition, NewEntry, SharedState, Target, UnknownEntryError},
         time::{Lifetime, Timestamp},
     },
-    ports::{Clock, KeyStore, LogStore, Outage, RegistryStore, Signer, TokenRecord},
+    ports::{Clock, KeyStore, LogStore, Outage, RegistryStore, Signer, TokenRecord, TrustedKeys},
 };
 
 /// The number of entries that are read at a time while no request is answered from memory.
@@ -60,6 +61,9 @@ pub(in crate::app) struct Follower {
     registry: Arc<dyn RegistryStore>,
     keys: Arc<dyn KeyStore>,
     signer: Arc<dyn Signer>,
+    trusted_keys: Arc<dyn TrustedKeys>,
+    /// The special networks in which objects that admins registered may be reached.
+    fetch_networks: Vec<IpNet>,
     clock: Arc<dyn Clock>,
     lease: Arc<Lease>,
     head: CoalescedRead<LogPosition>,
@@ -78,17 +82,21 @@ pub(in crate::app) struct FollowerPorts {
     pub(in crate::app) registry: Arc<dyn RegistryStore>,
     pub(in crate::app) keys: Arc<dyn KeyStore>,
     pub(in crate::app) signer: Arc<dyn Signer>,
+    pub(in crate::app) trusted_keys: Arc<dyn TrustedKeys>,
+    pub(in crate::app) fetch_networks: Vec<IpNet>,
     pub(in crate::app) clock: Arc<dyn Clock>,
 }
 
 impl Follower {
     pub(in crate::app) fn new(ports: FollowerPorts, lease: Arc<Lease>) -> Arc<Self> {
-        let FollowerPorts { log, registry, keys, signer, clock } = ports;
+        let FollowerPorts { log, registry, keys, signer, trusted_keys, fetch_networks, clock } = ports;
         Arc::new(Self {
             log,
             registry,
             keys,
             signer,
+            trusted_keys,
+            fetch_networks,
             clock,
             lease,
             head: CoalescedRead::default(),
@@ -353,6 +361,7 @@ impl Follower {
                     self.read_state(state).await?;
                 }
             }
+            self.apply_to_issuer_keys(&page, is_loaded);
             self.apply(&page, &index).await;
             last = page.into_iter().last().or(last);
             if is_last_page {
@@ -367,6 +376,7 @@ impl Follower {
             index.write().advance_to(head);
         }
         if !is_loaded {
+            self.trusted_keys.set_withdrawn_keys(self.state().withdrawn_issuer_keys().clone());
             // The configuration file was read at the start of the process.
             for state in SharedState::ALL.into_iter().filter(|state| *state != SharedState::ConfigurationFile) {
                 self.read_state(state).await?;
@@ -395,6 +405,31 @@ impl Follower {
         }
     }
 
+    /// Applies the entries of a page about the keys of identity providers. Until the whole log is
+    /// read, withdrawn keys are only collected: the ones known so far stay withdrawn.
+    fn apply_to_issuer_keys(&self, page: &[LogEntry], is_loaded: bool) {
+        let mut withdrawn = None::<BTreeSet<IssuerKeyId>>;
+        for LogEntry { entry: NewEntry { target, verb, .. }, .. } in page {
+            match (target, verb) {
+                (Target::IssuerKeySet(issuer), _) => self.trusted_keys.discard_issuer_keys(issuer),
+                (Target::IssuerKey(key), verb) => {
+                    let withdrawn = withdrawn.get_or_insert_with(|| self.state().withdrawn_issuer_keys().clone());
+                    _ = match verb {
+                        LogAction::Revoke | LogAction::Suspend => withdrawn.insert(key.clone()),
+                        LogAction::Resume => withdrawn.remove(key),
+                    };
+                }
+                _ => {}
+            }
+        }
+        if let Some(withdrawn) = withdrawn {
+            if is_loaded {
+                self.trusted_keys.set_withdrawn_keys(withdrawn.clone());
+            }
+            self.state.write().set_withdrawn_issuer_keys(withdrawn);
+        }
+    }
+
     /// Reads state from the store and uses it from now on.
     async fn read_state(&self, state: SharedState) -> Result<(), Outage> {
         match state {
@@ -403,6 +438,7 @@ impl Follower {
             }
             SharedState::Registry => {
                 let registry = with_store_timeout(OP_FOLLOW_LOG, load_registry(&*self.registry)).await?;
+                let registry = registry.within_networks(&self.fetch_networks);
                 self.state.write().replace_registry(Arc::new(registry));
                 Ok(())
             }

@@ -1,13 +1,13 @@
 //! Snapshots: the registry, and the revocation log up to a position, as one request sees them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use parking_lot::RwLock;
 
 use crate::domain::{
     authority::Permission,
     id::ClientId,
-    registry::Registry,
+    registry::{Registry, issuer::IssuerKeyId},
     requester::Requester,
     revocation::{
         Index, LogEntry, LogPosition, RevocationKeys, Standing, SuspensionCause, UnknownEntryError, tool_key,
@@ -30,9 +30,16 @@ pub struct Snapshot {
     /// denote another registry.)
     pub(in crate::app) registry_generation: u64,
     index: Arc<RwLock<Index>>,
+    withdrawn_issuer_keys: Arc<BTreeSet<IssuerKeyId>>,
 }
 
 impl Snapshot {
+    /// Returns the keys of identity providers that admins withdrew.
+    #[must_use]
+    pub fn withdrawn_issuer_keys(&self) -> &BTreeSet<IssuerKeyId> {
+        &self.withdrawn_issuer_keys
+    }
+
     /// Returns the standing of a token according to the log.
     #[must_use]
     pub fn standing(&self, keys: &RevocationKeys) -> Standing {
@@ -89,6 +96,8 @@ pub(super) struct FollowerState {
     index: Arc<RwLock<Index>>,
     /// The entry up to which the log has been applied.
     last_applied: Option<LogEntry>,
+    /// The keys of identity providers that are not used.
+    withdrawn_issuer_keys: Arc<BTreeSet<IssuerKeyId>>,
     /// The number of times that the store turned out to have another log.
     log_epoch: u64,
     /// The entry that this version of the program does not know. While there is one, nothing is
@@ -108,12 +117,21 @@ impl FollowerState {
             log_epoch: self.log_epoch,
             registry_generation: self.registry_generation,
             index: Arc::clone(&self.index),
+            withdrawn_issuer_keys: Arc::clone(&self.withdrawn_issuer_keys),
         })
     }
 
     /// Returns the registry as last read.
     pub(super) fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    pub(super) fn withdrawn_issuer_keys(&self) -> &BTreeSet<IssuerKeyId> {
+        &self.withdrawn_issuer_keys
+    }
+
+    pub(super) fn set_withdrawn_issuer_keys(&mut self, withdrawn: BTreeSet<IssuerKeyId>) {
+        self.withdrawn_issuer_keys = Arc::new(withdrawn);
     }
 
     /// Returns whether the registry and the keys have been read.

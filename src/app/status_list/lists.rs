@@ -361,7 +361,12 @@ fn affected_token_selectors<'a>(
             }
             Target::Issuer(url) => _ = issuers.insert(url.clone()),
             // API tokens have no status index, and the other targets concern no token.
-            Target::Credentials(_) | Target::Registry | Target::Keys | Target::Configuration => {}
+            Target::Credentials(_)
+            | Target::Registry
+            | Target::Keys
+            | Target::Configuration
+            | Target::IssuerKey(_)
+            | Target::IssuerKeySet(_) => {}
         }
     }
     let requesters = requesters.into_iter().map(|(issuer, subject)| (issuer.to_owned(), subject.to_owned()));

@@ -33,9 +33,9 @@ pub(in crate::config) fn read_authentication<'a>(
         client.required("authentication", "{ method = \"client_secret_basic\" }", |node| node.section())?;
     let method = section.required("method", "\"private_key_jwt\"", |node| {
         let method = node.string()?;
-        let known = ["private_key_jwt", "client_secret_basic"].contains(&method);
+        let known = ["private_key_jwt", "client_secret_basic", "client_secret_post"].contains(&method);
         if !known {
-            let remedy = "write `private_key_jwt` or `client_secret_basic`";
+            let remedy = "write `private_key_jwt`, `client_secret_basic` or `client_secret_post`";
             node.error(format_args!("unknown value `{}`", method.escape_debug()), remedy);
         }
         known.then_some(method)
@@ -53,7 +53,10 @@ pub(in crate::config) fn read_authentication<'a>(
         None => (None, section.location.clone()),
     };
     credentials.push(ClientCredentials { client: id.cloned(), secret, location });
-    Some(Authentication::ClientSecretBasic {})
+    Some(match method {
+        "client_secret_post" => Authentication::ClientSecretPost {},
+        _ => Authentication::ClientSecretBasic {},
+    })
 }
 
 /// Reports clients that share a secret: each could authenticate as the other.

@@ -1,5 +1,8 @@
 //! `[[issuers]]`: the trusted identity providers.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 use url::Url;
 
 use crate::config::{
@@ -7,11 +10,15 @@ use crate::config::{
     sections::{
         access::{CLIENT_ID_HINT, read_scopes, read_tools},
         authentication::{check_public_keys, read_jwks, read_jwks_file},
+        fetch::{read_ca_file, read_networks},
     },
 };
 use crate::domain::{
     jose::jwk::JwsAlgorithm,
-    registry::issuer::{ClaimNames, Entitlement, KeySource, TrustedIssuer, UserMatcher},
+    registry::issuer::{
+        ClaimMatcher, ClaimNames, Entitlement, KeySource, MatchMode, TrustedIssuer, UserMatcher, default_key_max_age,
+        default_key_refresh,
+    },
     uri::{IssuerUrl, is_loopback},
 };
 
@@ -20,7 +27,7 @@ pub(in crate::config) fn read_issuer(
     own_issuer: Option<&IssuerUrl>,
 ) -> Option<TrustedIssuer> {
     let issuer = section.required("issuer", "\"https://login.example.com\"", |node| {
-        let issuer = node.parse::<IssuerUrl>("write the `iss` of its tokens: https, or http on a loopback address")?;
+        let issuer = node.parse::<IssuerUrl>("write the `iss` of its tokens, exactly")?;
         if own_issuer.is_some_and(|own| own.is_same_location(issuer.as_str())) {
             node.error("is Errand's own issuer", "remove the entry: Errand accepts its own tokens without one");
         }
@@ -31,6 +38,10 @@ pub(in crate::config) fn read_issuer(
     let audiences =
         section.optional("audiences", |node| node.elements(|item| item.non_empty_string())).unwrap_or_default();
     let other_audiences = section.optional("other_audiences", |node| node.parse_keyword()).unwrap_or_default();
+    let audience_from = section.optional("audience_from", |node| node.parse_keyword()).unwrap_or_default();
+    let required_claims = section.optional("required_claims", |node| read_required_claims(&node)).unwrap_or_default();
+    let optional_claims =
+        section.optional("optional_claims", |node| node.elements(|item| item.parse_keyword())).unwrap_or_default();
     let algorithms = section
         .required("algorithms", "[\"RS256\"]", |node| node.elements(|item| item.parse_keyword::<JwsAlgorithm>()));
     let token_types =
@@ -39,9 +50,21 @@ pub(in crate::config) fn read_issuer(
     let subject_prefix = section.optional("subject_prefix", |node| node.non_empty_string());
     let subject_scopes = section.optional("subject_scopes", |node| node.parse_keyword()).unwrap_or_default();
     let entitlements = section.sections("entitlements").into_iter().filter_map(read_entitlement).collect();
-    let allowed_networks = section.optional("allowed_networks", |node| {
-        node.elements(|item| item.parse("write a network in CIDR notation, such as `10.0.0.0/8`"))
-    });
+    let allowed_networks = section.optional("allowed_networks", |node| read_networks(&node));
+    let allow_http = section.optional("allow_http", |node| node.boolean()).unwrap_or_default();
+    let ca_pem = section.optional("ca_file", |node| read_ca_file(&node));
+    let key_refresh = section.lifetime(
+        "key_refresh",
+        default_key_refresh(),
+        30..=86_400,
+        "seconds after which its keys are fetched again; at most a day",
+    );
+    let key_max_age = section.lifetime(
+        "key_max_age",
+        default_key_max_age(),
+        30..=604_800,
+        "seconds up to which its keys are used while it can't be reached; at most a week",
+    );
     let consent = section.optional("consent", |node| node.parse_keyword()).unwrap_or_default();
     let api_audiences =
         section.optional("api_audiences", |node| node.elements(|item| item.non_empty_string())).unwrap_or_default();
@@ -53,6 +76,9 @@ pub(in crate::config) fn read_issuer(
         keys: keys?,
         audiences,
         other_audiences,
+        audience_from,
+        required_claims,
+        optional_claims,
         algorithms: algorithms?,
         token_types: token_types?,
         claims,
@@ -60,6 +86,10 @@ pub(in crate::config) fn read_issuer(
         subject_scopes,
         entitlements,
         allowed_networks: allowed_networks.unwrap_or_default(),
+        allow_http,
+        ca_pem,
+        key_refresh,
+        key_max_age,
         consent,
         api_audiences,
         portal_clients,
@@ -97,7 +127,20 @@ fn check_keys(issuer: &TrustedIssuer, node: &Node<'_>) -> bool {
         }
     };
     let Some(url) = url else { return true };
-    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
+    let is_http = url.scheme() == "http" && !is_loopback(&url);
+    if is_http && issuer.keys == KeySource::Discovery {
+        node.error(
+            "the name of the issuer is http, and metadata is fetched over https",
+            "name the https URL of its keys: `keys = { jwks_uri = \"https://…\" }`",
+        );
+    } else if is_http && !issuer.allow_http {
+        node.error(
+            "https is required; http is allowed for loopback addresses only",
+            "write the https URL of the keys; inside a network that you trust, add `allow_http = true`, and name the network in `allowed_networks`",
+        );
+    } else if is_http && issuer.allowed_networks.is_empty() {
+        node.error("http is used within `allowed_networks` only", "name the network of the keys in `allowed_networks`");
+    } else if !matches!(url.scheme(), "https" | "http") {
         node.error("https is required; http is allowed for loopback addresses only", "write the https URL of the keys");
     } else if is_loopback(&url) {
         let loopback = ["127.0.0.1", "::1"].iter().filter_map(|ip| ip.parse().ok()).collect::<Vec<std::net::IpAddr>>();
@@ -142,7 +185,43 @@ fn read_user_matcher(node: &Node<'_>) -> Option<UserMatcher> {
     }
     let mut section = node.section()?;
     let mut claim = section.required("claim", "{ name = \"groups\", value = \"…\" }", |node| node.section())?;
-    let name = claim.required("name", "\"groups\"", |node| node.non_empty_string());
+    let location = claim.location.clone();
+    let path = match claim.exclusive(&["name", "path"]) {
+        Some(("path", node)) => read_claim_path(&node),
+        Some((_, node)) => node.non_empty_string().map(|name| vec![name]),
+        None => {
+            location
+                .error("does not name a claim", "write `name = \"groups\"` or `path = [\"realm_access\", \"roles\"]`");
+            None
+        }
+    };
     let value = claim.required("value", "\"files-readers\"", |node| node.non_empty_string());
-    Some(UserMatcher::Claim { name: name?, value: value? })
+    let mode = claim.optional("mode", |node| node.parse_keyword::<MatchMode>()).unwrap_or_default();
+    Some(UserMatcher::Claim(ClaimMatcher { path: path?, value: value?, mode }))
+}
+
+fn read_claim_path(node: &Node<'_>) -> Option<Vec<String>> {
+    let path = node.elements(|item| item.non_empty_string())?;
+    let max = ClaimMatcher::MAX_PATH;
+    if path.is_empty() || path.len() > max {
+        node.error(
+            format_args!("must be 1 to {max} names"),
+            "write the claim, then the member below it, such as `[\"realm_access\", \"roles\"]`",
+        );
+        return None;
+    }
+    Some(path)
+}
+
+/// Reads the claims that every token must have: texts, integers, or true and false.
+fn read_required_claims(node: &Node<'_>) -> Option<BTreeMap<String, Value>> {
+    let entries = node.entries()?.into_iter().filter_map(|(node, name)| {
+        let value = node.to_json();
+        if !matches!(value, Value::String(_) | Value::Bool(_)) && value.as_i64().is_none() {
+            node.error("is not a text, an integer, or true or false", "write the value that the claim must have");
+            return None;
+        }
+        Some((name.to_owned(), value))
+    });
+    Some(entries.collect())
 }

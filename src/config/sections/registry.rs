@@ -8,6 +8,7 @@ use crate::config::{
     sections::{
         access::{CLIENT_ID_HINT, TOOL_NAME_HINT, read_access},
         authentication::{self, ClientCredentials},
+        fetch::read_networks,
         issuers, secrets,
     },
 };
@@ -142,7 +143,7 @@ fn read_resource<'a>(
 ) -> Option<Resource> {
     let id = read_client_id(section, "\"files\"");
     let uri = section.required("uri", "\"https://files.example.com/mcp\"", |node| {
-        let remedy = "write the URL at which clients reach the MCP server: https, or http on a loopback address";
+        let remedy = "write the URL at which clients reach the MCP server: https, or http on a loopback address or with `allow_http`";
         let uri = node.parse::<ResourceUri>(remedy)?;
         if own_issuer.is_some_and(|own| own.is_same_location(uri.as_str())) {
             node.error(
@@ -152,14 +153,16 @@ fn read_resource<'a>(
         }
         Some(uri)
     });
+    let uri_aliases = section
+        .optional("uri_aliases", |node| node.elements(|item| item.parse("write a URI that clients use for the server")))
+        .unwrap_or_default();
+    let allow_http = section.optional("allow_http", |node| node.boolean()).unwrap_or_default();
     let name = section.optional("name", |node| node.non_empty_string());
     let authentication = authentication::read_authentication(section, id.as_ref(), credentials);
     let tools = section.sections("tools").into_iter().filter_map(read_tool).collect();
     let discovery_scope =
         section.optional("discovery_scope", |node| node.parse("write a scope that no tool uses, such as `files:list`"));
-    let allowed_networks = section.optional("allowed_networks", |node| {
-        node.elements(|item| item.parse("write a network in CIDR notation, such as `10.0.0.0/8`"))
-    });
+    let allowed_networks = section.optional("allowed_networks", |node| read_networks(&node));
     let catalogue_refresh = section
         .optional("catalogue_refresh", |node| node.integer(60..=86_400, "seconds; at least a minute, at most a day"));
     let max_token_lifetime = read_max_token_lifetime(section);
@@ -171,6 +174,8 @@ fn read_resource<'a>(
     Some(Resource {
         id,
         uri,
+        uri_aliases,
+        allow_http,
         name,
         authentication,
         tools,
@@ -287,6 +292,14 @@ fn remedy_for(object: &RegistryObject, key: &str, reason: &str) -> &'static str 
         (RegistryObject::Issuer(_), "entitlements") => {
             "name declared scopes or tools in each rule, and a declared resource or none"
         }
+        (RegistryObject::Issuer(_), "audience_from" | "required_claims") => {
+            "look up the claims that its access tokens have and its ID tokens lack, such as `{ token_use = \"access\" }`"
+        }
+        (RegistryObject::Issuer(_), "key_max_age") => "write a number of seconds from `key_refresh` to a week",
+        (RegistryObject::Resource(resource), "uri") if !resource.uri.is_secure() && !resource.allow_http => {
+            "write the https URL; inside a network that you trust, add `allow_http = true`"
+        }
+        (RegistryObject::Resource(_), "uri_aliases") => "remove the alias from one of the two resources",
         (RegistryObject::Resource(_), "uri") => "remove one of the two resources: tokens are for one of them",
         (RegistryObject::Resource(_), "tools") => "remove one of the two",
         (RegistryObject::Resource(_), "discovery_scope") => "write a separate scope, such as `files:list`",

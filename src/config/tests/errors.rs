@@ -296,7 +296,7 @@ fn insecure_urls_are_rejected() {
         (
             "issuer = \"https://login",
             "issuer = \"http://login",
-            "errand.toml:7:10: issuers[0].issuer of `http://login.example.com`: `http://login.example.com`: https is required; http is allowed for loopback addresses only (write the `iss` of its tokens: https, or http on a loopback address)",
+            "errand.toml:8:8: issuers[0].keys of `http://login.example.com`: the name of the issuer is http, and metadata is fetched over https (name the https URL of its keys: `keys = { jwks_uri = \"https://…\" }`)",
         ),
         (
             "issuer = \"https://login.example.com\"",
@@ -311,7 +311,7 @@ fn insecure_urls_are_rejected() {
         (
             "uri = \"https",
             "uri = \"http",
-            "errand.toml:25:7: resources[0].uri of `files`: `http://files.example.com/mcp`: https is required; http is allowed for loopback addresses only (write the URL at which clients reach the MCP server: https, or http on a loopback address)",
+            "errand.toml:25:7: resources[0].uri of `files`: https is required; http needs `allow_http = true`, because tokens are sent without encryption (write the https URL; inside a network that you trust, add `allow_http = true`)",
         ),
         (
             "https://files.example.com/mcp",
@@ -321,7 +321,12 @@ fn insecure_urls_are_rejected() {
         (
             "\"discovery\"",
             "{ jwks_uri = \"http://login.example.com/keys\" }",
-            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: https is required; http is allowed for loopback addresses only (write the https URL of the keys)",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: https is required; http is allowed for loopback addresses only (write the https URL of the keys; inside a network that you trust, add `allow_http = true`, and name the network in `allowed_networks`)",
+        ),
+        (
+            "\"discovery\"",
+            "{ jwks_uri = \"http://login.example.com/keys\" }\nallow_http = true",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: http is used within `allowed_networks` only (name the network of the keys in `allowed_networks`)",
         ),
         (
             "\"discovery\"",
@@ -343,6 +348,12 @@ fn insecure_urls_are_rejected() {
             "\"discovery\"\nallowed_networks = [\"10.0.0.1/40\"]",
             "errand.toml:9:21: issuers[0].allowed_networks[0] of `https://login.example.com`: `10.0.0.1/40`: invalid IP address syntax (write a network in CIDR notation, such as `10.0.0.0/8`)",
         ),
+    ]);
+}
+
+#[test]
+fn unusable_addresses_and_stores_are_rejected() {
+    check(&[
         (
             "trust_domain =",
             "listen = \"localhost:80\"\ntrust_domain =",
@@ -382,6 +393,62 @@ fn insecure_urls_are_rejected() {
             "store.url = \"sqlite:errand.db\"",
             "",
             "errand.toml: store: the store URL is missing (set `url`, `url_file` or ERRAND_STORE_URL)",
+        ),
+    ]);
+}
+
+#[test]
+fn invalid_rules_for_identity_providers_and_fetches_are_rejected() {
+    check(&[
+        (
+            "token_types",
+            "audience_from = \"client_id\"\ntoken_types",
+            "errand.toml:11:17: issuers[0].audience_from of `https://login.example.com`: \"client_id\" needs `required_claims` that only access tokens have, such as `token_use = \"access\"` (look up the claims that its access tokens have and its ID tokens lack, such as `{ token_use = \"access\" }`)",
+        ),
+        (
+            "token_types",
+            "required_claims = { v = 1.5 }\ntoken_types",
+            "errand.toml:11:25: issuers[0].required_claims.\"v\" of `https://login.example.com`: is not a text, an integer, or true or false (write the value that the claim must have)",
+        ),
+        (
+            "token_types",
+            "optional_claims = [\"sub\"]\ntoken_types",
+            "errand.toml:11:20: issuers[0].optional_claims[0] of `https://login.example.com`: unknown value `sub` (write one of `iat`, `jti`, `client_id`)",
+        ),
+        (
+            "token_types",
+            "key_refresh = 600\nkey_max_age = 300\ntoken_types",
+            "errand.toml:12:15: issuers[0].key_max_age of `https://login.example.com`: must be at least `key_refresh` and at most 604800 seconds (write a number of seconds from `key_refresh` to a week)",
+        ),
+        (
+            "token_types",
+            "entitlements = [{ to = { claim = { name = \"a\", path = [\"a\"], value = \"x\" } }, scopes = [\"files:read\"] }]\ntoken_types",
+            "errand.toml:11:34: issuers[0].entitlements[0].to.claim of `https://login.example.com`: `name` and `path` are mutually exclusive (keep one of them)",
+        ),
+        (
+            "token_types",
+            "entitlements = [{ to = { claim = { path = [], value = \"x\" } }, scopes = [\"files:read\"] }]\ntoken_types",
+            "errand.toml:11:43: issuers[0].entitlements[0].to.claim.path of `https://login.example.com`: must be 1 to 8 names (write the claim, then the member below it, such as `[\"realm_access\", \"roles\"]`)",
+        ),
+        (
+            "[[issuers]]",
+            "fetch.no_proxy = [\"a\"]\n[[issuers]]",
+            "errand.toml:6:18: fetch.no_proxy: has no effect without `proxy` (set `proxy`, or remove this key)",
+        ),
+        (
+            "[[issuers]]",
+            "fetch.proxy = \"http://a:s3cret@proxy.example.com\"\n[[issuers]]",
+            "errand.toml:6:15: fetch.proxy: secrets must not be in this file (name a file with `user:password` in `proxy_credentials_file`)",
+        ),
+        (
+            "[[issuers]]",
+            "fetch.proxy = \"socks5://proxy.example.com\"\n[[issuers]]",
+            "errand.toml:6:15: fetch.proxy: is not the URL of an HTTP proxy (write the URL of an HTTP proxy, such as `http://proxy.example.com:3128`)",
+        ),
+        (
+            "[[issuers]]",
+            "fetch.networks = [\"10.0.0.0/33\"]\n[[issuers]]",
+            "errand.toml:6:19: fetch.networks[0]: `10.0.0.0/33`: invalid IP address syntax (write a network in CIDR notation, such as `10.0.0.0/8`)",
         ),
     ]);
 }
@@ -555,7 +622,7 @@ fn invalid_objects_are_rejected() {
         (
             "\"private_key_jwt\"",
             "\"none\"",
-            "errand.toml:15:29: agents[0].authentication.method of `planner`: unknown value `none` (write `private_key_jwt` or `client_secret_basic`)",
+            "errand.toml:15:29: agents[0].authentication.method of `planner`: unknown value `none` (write `private_key_jwt`, `client_secret_basic` or `client_secret_post`)",
         ),
         (
             "may_delegate_to =",
@@ -611,7 +678,7 @@ fn invalid_objects_are_rejected() {
         (
             "uri = \"https",
             "uri = \"ftp",
-            "errand.toml:25:7: resources[0].uri of `files`: `ftp://files.example.com/mcp`: https is required; http is allowed for loopback addresses only (write the URL at which clients reach the MCP server: https, or http on a loopback address)",
+            "errand.toml:25:7: resources[0].uri of `files`: `ftp://files.example.com/mcp`: https is required, or http where it is allowed (write the URL at which clients reach the MCP server: https, or http on a loopback address or with `allow_http`)",
         ),
     ]);
 }

@@ -27,7 +27,8 @@ pub fn category(record: &Record) -> &'static str {
         | Event::KeyRotate
         | Event::KeyRevoke
         | Event::KeyRekey
-        | Event::AuditCheckpoint => "other",
+        | Event::AuditCheckpoint
+        | Event::IssuerKeysRefresh => "other",
     }
 }
 
@@ -52,7 +53,8 @@ pub fn describe(record: &Record) -> String {
         | Event::KeyRotate
         | Event::KeyRevoke
         | Event::KeyRekey
-        | Event::AuditCheckpoint => format!("another event about this task ({})", wire_name(record.event)),
+        | Event::AuditCheckpoint
+        | Event::IssuerKeysRefresh => format!("another event about this task ({})", wire_name(record.event)),
     };
     escape_invisible(&text).into_owned()
 }
@@ -230,6 +232,7 @@ mod tests {
             Event::BreakGlassUse,
             Event::KeyRotate,
             Event::KeyRevoke,
+            Event::IssuerKeysRefresh,
         ] {
             for outcome in [Outcome::Done, Outcome::Refused, Outcome::Active, Outcome::Inactive, Outcome::Failed] {
                 // Records of another version may have any JSON in these fields.

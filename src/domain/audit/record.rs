@@ -63,6 +63,9 @@ pub enum Event {
     /// A checkpoint of the audit trail was signed.
     #[serde(rename = "audit.checkpoint")]
     AuditCheckpoint,
+    /// The keys of an identity provider were read anew, or one of them was withdrawn or restored.
+    #[serde(rename = "issuer_keys.refresh")]
+    IssuerKeysRefresh,
 }
 
 /// The outcome of an event.

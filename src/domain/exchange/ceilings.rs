@@ -178,8 +178,11 @@ fn collect_ceilings(
                 ceilings.push(Ceiling::confidential(CeilingOwner::Requester, registry.tools_under_scopes(scope, at)));
             }
             if !issuer.entitlements.is_empty() {
-                let rules = issuer.entitlements.iter().filter(|rule| rule.to.matches(&user.raw_claims));
-                ceilings.push(Ceiling::confidential(CeilingOwner::Requester, registry.resolve_entitlements(rules, at)));
+                let claims = &user.raw_claims;
+                let rules = issuer.entitlements.iter().filter(|rule| rule.to.matches(claims));
+                let is_incomplete = issuer.entitlements.iter().any(|rule| rule.to.is_claim_elsewhere(claims));
+                let owner = if is_incomplete { CeilingOwner::RequesterClaimElsewhere } else { CeilingOwner::Requester };
+                ceilings.push(Ceiling::confidential(owner, registry.resolve_entitlements(rules, at)));
             }
         }
     }

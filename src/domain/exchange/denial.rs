@@ -141,6 +141,11 @@ pub enum CeilingOwner {
     /// The requester.
     #[error("the requester may have")]
     Requester,
+    /// The requester, whose token lacks a claim that the provider keeps elsewhere.
+    #[error(
+        "the requester may have according to the token; the provider left groups out of it because there are too many (`_claim_names`), so have it send app roles, or only the groups assigned to the application"
+    )]
+    RequesterClaimElsewhere,
     /// The subject token.
     #[error("the subject token allows")]
     Parent,

@@ -62,6 +62,7 @@
 //! #     chain: None,
 //! #     auth_context: AuthenticationContext { auth_time: None, acr: None, amr: None },
 //! #     raw_claims: Map::new(),
+//! #     ignored_claims: Vec::new(),
 //! # };
 //! # let purpose = "quarterly report".parse()?;
 //! let scope: ScopeList = "files:read".parse()?;

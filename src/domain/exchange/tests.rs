@@ -333,6 +333,7 @@ fn alice() -> UserClaims {
             amr: Some(vec!["hwk".into()]),
         },
         raw_claims: Map::new(),
+        ignored_claims: Vec::new(),
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::domain::encoding::jcs;
+use crate::domain::{decode_base64url, encode_base64url, encoding::jcs};
 
 /// The JWS algorithms (RFC 7518 §3.1, RFC 8037) that other parties may sign with. `none` and
 /// symmetric algorithms are not representable.
@@ -123,8 +123,8 @@ impl fmt::Display for SigningAlgorithm {
 /// Why a document is not a set of public keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum JwkSetError {
-    /// The document is not `{"keys": […]}` with 1 to 64 objects.
-    #[error("not a JWK set; provide an object with 1 to 64 keys in `keys` (RFC 7517 section 5)")]
+    /// The document is not `{"keys": […]}` with 1 to [`MAX_KEYS`] objects.
+    #[error("not a JWK set; provide an object with 1 to {MAX_KEYS} keys in `keys` (RFC 7517 section 5)")]
     Malformed,
     /// The document is one public key.
     #[error("a single key (JWK), not a JWK set; wrap the key as `{{\"keys\": [ … ]}}` (RFC 7517 section 5)")]
@@ -137,6 +137,32 @@ pub enum JwkSetError {
     /// The document contains secret key material.
     #[error("the JWK set contains a private or symmetric key; publish public keys only, and treat that key as leaked")]
     ContainsSecretKey,
+}
+
+/// The maximum number of keys in a set.
+pub const MAX_KEYS: usize = 256;
+
+/// The members with the private parts of EC, RSA, OKP and symmetric keys (RFC 7518 §6).
+const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
+/// A key of a published set that is not used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnusedKey {
+    /// Its `kid`, cut at 128 characters; its position in the set if it has none.
+    pub name: String,
+    /// Why it is not used.
+    pub reason: String,
+    /// Whether that is to be expected: the key is for another purpose or algorithm.
+    pub is_expected: bool,
+}
+
+impl UnusedKey {
+    /// Describes a key that is not used.
+    #[must_use]
+    pub fn new(position: usize, key: &Value, reason: impl Into<String>, is_expected: bool) -> Self {
+        let kid = key.get("kid").and_then(Value::as_str).map(|kid| kid.chars().take(128).collect());
+        Self { name: kid.unwrap_or_else(|| format!("keys[{position}]")), reason: reason.into(), is_expected }
+    }
 }
 
 /// A set of public keys (RFC 7517 §5), kept as the original document.
@@ -153,6 +179,31 @@ impl JwkSet {
         let mut digest = [0; 32];
         digest.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
         Self { document, digest }
+    }
+
+    /// Reads a set that an issuer publishes. One bad key does not make the others unusable: it is
+    /// left out. A key with secret material is left out too, since it is public.
+    pub fn from_published(document: &Value) -> Result<(Self, Vec<UnusedKey>), JwkSetError> {
+        let keys = document.get("keys").and_then(Value::as_array).ok_or(JwkSetError::Malformed)?;
+        if keys.len() > MAX_KEYS {
+            return Err(JwkSetError::Malformed);
+        }
+        let (mut kept, mut unused) = (Vec::new(), Vec::new());
+        for (n, key) in keys.iter().enumerate() {
+            match key.as_object() {
+                None => unused.push(UnusedKey::new(n, key, "is not an object", false)),
+                Some(_) if is_secret(key) => {
+                    let reason = "contains private or symmetric key material; treat it as leaked";
+                    unused.push(UnusedKey::new(n, key, reason, false));
+                }
+                Some(members) => kept.push(with_canonical_numbers(members)),
+            }
+        }
+        if kept.is_empty() {
+            let has_secret = keys.iter().any(is_secret);
+            return Err(if has_secret { JwkSetError::ContainsSecretKey } else { JwkSetError::Malformed });
+        }
+        Ok((kept.into_iter().collect(), unused))
     }
 
     /// Returns the keys, each a JSON object.
@@ -178,7 +229,7 @@ impl TryFrom<Value> for JwkSet {
             return Err(if is_secret(&document) { JwkSetError::SingleSecretKey } else { JwkSetError::SingleKey });
         }
         let keys = document.get("keys").and_then(Value::as_array).ok_or(JwkSetError::Malformed)?;
-        if keys.is_empty() || keys.len() > 64 || !keys.iter().all(Value::is_object) {
+        if keys.is_empty() || keys.len() > MAX_KEYS || !keys.iter().all(Value::is_object) {
             return Err(JwkSetError::Malformed);
         }
         if keys.iter().any(is_secret) {
@@ -186,6 +237,43 @@ impl TryFrom<Value> for JwkSet {
         }
         Ok(Self::from_document(document))
     }
+}
+
+/// Returns a key whose numbers have the form of RFC 7518 §6: some issuers pad the text, use the
+/// standard alphabet of base64, or leave out or add leading zeros.
+fn with_canonical_numbers(key: &serde_json::Map<String, Value>) -> serde_json::Map<String, Value> {
+    let text = |name: &str| key.get(name).and_then(Value::as_str);
+    let coordinate_bytes = match text("crv") {
+        Some("P-256") => 32,
+        Some("P-384") => 48,
+        Some("P-521") => 66,
+        _ => 0,
+    };
+    let names: &[&str] = match text("kty") {
+        Some("RSA") => &["n", "e"],
+        Some("EC") => &["x", "y"],
+        Some("OKP") => &["x"],
+        _ => &[],
+    };
+    let mut canonical = key.clone();
+    for name in names {
+        let base64url = text(name).map(|text| text.trim_end_matches('=').replace('+', "-").replace('/', "_"));
+        let Some(bytes) = base64url.and_then(|text| decode_base64url(&text)) else { continue };
+        let bytes = if text("kty") == Some("OKP") { bytes } else { with_length(&bytes, coordinate_bytes) };
+        canonical.insert((*name).to_owned(), Value::String(encode_base64url(&bytes)));
+    }
+    canonical
+}
+
+/// Returns a number without leading zeros, except for those that make up a length.
+fn with_length(number: &[u8], length: usize) -> Vec<u8> {
+    let digits = number.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<_>>();
+    let zeros = length.saturating_sub(digits.len());
+    [vec![0; zeros], digits].concat()
+}
+
+fn is_secret(key: &Value) -> bool {
+    SECRET_MEMBERS.iter().any(|member| key.get(member).is_some())
 }
 
 /// Builds the key set that this server publishes. The caller provides public members only; the set
@@ -219,6 +307,24 @@ mod tests {
             assert_eq!(JwkSet::try_from(secret), Err(JwkSetError::SingleSecretKey));
         }
         assert!(JwkSet::try_from(json!({"keys":[{"kty":"EC"}]})).is_ok());
+    }
+
+    #[test]
+    fn bad_keys_of_a_published_set_are_left_out() {
+        let good = |n: usize| json!({"kty": "EC", "kid": n.to_string()});
+        let secret = json!({"kty": "oct", "kid": "s", "k": "x"});
+        let read = |keys: Value| JwkSet::from_published(&json!({ "keys": keys }));
+        let (set, unused) = read(json!([secret, good(1), 7, {"kty": "RSA", "d": "x"}, good(2)])).unwrap();
+        assert_eq!(set.keys().filter_map(|key| key["kid"].as_str()).collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(unused.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["s", "keys[2]", "keys[3]"]);
+        assert!(unused.iter().all(|key| !key.is_expected));
+        assert_eq!(read((0..MAX_KEYS).map(good).collect()).unwrap().0.keys().count(), MAX_KEYS);
+        assert_eq!(read((0..=MAX_KEYS).map(good).collect()), Err(JwkSetError::Malformed));
+        assert_eq!(read(json!([])), Err(JwkSetError::Malformed));
+        assert_eq!(read(json!([7])), Err(JwkSetError::Malformed));
+        assert_eq!(read(json!([secret])), Err(JwkSetError::ContainsSecretKey));
+        assert_eq!(read(json!({})), Err(JwkSetError::Malformed));
+        assert_eq!(JwkSet::from_published(&json!([])), Err(JwkSetError::Malformed));
     }
 
     #[test]

@@ -26,9 +26,8 @@ pub enum JwsError {
     /// The header is not a strict JSON object with `alg`.
     #[error("the JOSE header is not a JSON object with `alg`")]
     InvalidHeader,
-    /// The header has a parameter that changes the interpretation of the rest, or that supplies its
-    /// own key.
-    #[error("unsupported JOSE header parameter (crit, b64, zip, jwk, jku, x5u)")]
+    /// The header has a parameter that changes the interpretation of the rest.
+    #[error("unsupported JOSE header parameter (crit, b64, zip)")]
     UnsupportedHeaderParameter,
     /// The payload is not a strict JSON object.
     #[error("the payload is not a JSON object, or has a duplicate member")]
@@ -194,7 +193,7 @@ fn parse_header(bytes: &[u8]) -> Result<JwsHeader, JwsError> {
         return Err(JwsError::UnsupportedHeaderParameter);
     }
     let text = |value| match value {
-        None => Ok(None),
+        None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(_) => Err(JwsError::InvalidHeader),
     };
@@ -223,7 +222,9 @@ impl HeaderParameters {
             "typ" => self.typ.replace(value).is_none(),
             "kid" => self.kid.replace(value).is_none(),
             _ => {
-                self.has_unsupported |= matches!(name, "crit" | "b64" | "zip" | "jwk" | "jku" | "x5u");
+                // A key in the token, or a place of one (`jwk`, `jku`, `x5c`, `x5u`, `x5t`), is
+                // ignored: keys come from the configured place only.
+                self.has_unsupported |= matches!(name, "crit" | "b64" | "zip");
                 self.others.insert(name.to_owned())
             }
         }
@@ -259,12 +260,29 @@ mod tests {
             ("[]", "{}", JwsError::InvalidHeader),
             (r#"{"alg":"ES256","crit":[]}"#, "{}", JwsError::UnsupportedHeaderParameter),
             (r#"{"alg":"ES256","b64":false}"#, "{}", JwsError::UnsupportedHeaderParameter),
-            (r#"{"alg":"ES256","jwk":{"kty":"EC"}}"#, "{}", JwsError::UnsupportedHeaderParameter),
-            (r#"{"alg":"ES256","jku":"https://evil.example"}"#, "{}", JwsError::UnsupportedHeaderParameter),
+            (r#"{"alg":"ES256","zip":"DEF"}"#, "{}", JwsError::UnsupportedHeaderParameter),
             (r#"{"alg":"ES256"}"#, "[]", JwsError::InvalidPayload),
             (r#"{"alg":"ES256"}"#, r#"{"sub":"a","sub":"b"}"#, JwsError::InvalidPayload),
         ] {
             assert_eq!(parse_with_header(header, payload), Err(want), "{header} {payload}");
+        }
+    }
+
+    #[test]
+    fn keys_in_the_header_are_ignored() {
+        let want = JwsHeader { alg: "ES256".into(), typ: None, kid: None };
+        for parameter in [
+            r#""jwk":{"kty":"EC"}"#,
+            r#""jku":"https://evil.example""#,
+            r#""x5u":"https://evil.example""#,
+            r#""x5c":["MIIB"]"#,
+            r#""x5t":"AA""#,
+            r#""x5t#S256":"AA""#,
+            r#""jku":7"#,
+            r#""kid":null,"typ":null"#,
+        ] {
+            let header = format!(r#"{{"alg":"ES256",{parameter}}}"#);
+            assert_eq!(parse_with_header(&header, "{}").as_ref(), Ok(&want), "{header}");
         }
     }
 
@@ -273,11 +291,11 @@ mod tests {
         let Ok(Value::Object(header)) = strict_json::parse(bytes, MAX_HEADER_DEPTH) else {
             return Err(JwsError::InvalidHeader);
         };
-        if ["crit", "b64", "zip", "jwk", "jku", "x5u"].iter().any(|name| header.contains_key(*name)) {
+        if ["crit", "b64", "zip"].iter().any(|name| header.contains_key(*name)) {
             return Err(JwsError::UnsupportedHeaderParameter);
         }
         let text = |name: &str| match header.get(name) {
-            None => Ok(None),
+            None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(_) => Err(JwsError::InvalidHeader),
         };

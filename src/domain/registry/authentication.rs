@@ -23,6 +23,9 @@ pub enum Authentication {
     /// A 256-bit secret issued by this server, sent by HTTP Basic (RFC 6749 §2.3.1). Its tag is
     /// stored separately.
     ClientSecretBasic {},
+    /// The same kind of secret, sent in the body (RFC 6749 §2.3.1): for libraries that support
+    /// nothing else. Bodies are logged more often than credentials in headers.
+    ClientSecretPost {},
 }
 
 impl Authentication {
@@ -32,6 +35,16 @@ impl Authentication {
         match self {
             Self::PrivateKeyJwt { .. } => "private_key_jwt",
             Self::ClientSecretBasic {} => "client_secret_basic",
+            Self::ClientSecretPost {} => "client_secret_post",
+        }
+    }
+
+    /// Returns whether the client authenticates with a secret.
+    #[must_use]
+    pub fn uses_secret(&self) -> bool {
+        match self {
+            Self::PrivateKeyJwt { .. } => false,
+            Self::ClientSecretBasic {} | Self::ClientSecretPost {} => true,
         }
     }
 }

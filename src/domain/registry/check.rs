@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -23,7 +24,7 @@ use crate::domain::{
         authentication::Authentication,
         client::Client,
         edge::Edge,
-        issuer::{KeySource, SubjectScopes, SubjectTokenType, TrustedIssuer},
+        issuer::{AudienceSource, KeySource, SubjectScopes, SubjectTokenType, TrustedIssuer},
         resource::Resource,
     },
     scope::ScopeToken,
@@ -34,6 +35,14 @@ use crate::domain::{
 
 /// A token with a shorter lifetime would expire before it is used.
 const MIN_TOKEN_LIFETIME_CAP: Lifetime = Lifetime::seconds(10);
+/// The maximum number of aliases of a resource.
+const MAX_URI_ALIASES: usize = 16;
+/// The range of the age at which keys of issuers are fetched again.
+const KEY_REFRESH_RANGE: RangeInclusive<Lifetime> = Lifetime::seconds(30)..=Lifetime::hours(24);
+/// The maximum age of keys of an issuer that can't be reached.
+const KEY_MAX_AGE_LIMIT: Lifetime = Lifetime::hours(7 * 24);
+/// The maximum size of the certificate authorities of an issuer (bytes).
+const MAX_CA_BYTES: usize = 64 * 1024;
 /// The minimum interval between two fetches of a tool catalogue.
 const MIN_REFRESH_INTERVAL: Lifetime = Lifetime::seconds(60);
 /// A longer interval has no benefit over a manual import.
@@ -69,8 +78,20 @@ impl Registry {
                 self.agents.insert(agent.id.clone(), agent.clone());
             }
             RegistryObject::Resource(resource) => {
+                let is_other = |id: &ClientId| *id != resource.id;
                 if self.by_uri.insert(resource.uri.clone(), resource.id.clone()).is_some() {
                     errors.push(error("uri", "another resource has the same canonical URI"));
+                }
+                if self.by_alias.get(&resource.uri).is_some_and(is_other) {
+                    errors.push(error("uri", "is an alias of another resource (`uri_aliases`)"));
+                }
+                for alias in &resource.uri_aliases {
+                    let owner = self.by_uri.get(alias).or_else(|| self.by_alias.get(alias));
+                    if owner.is_some_and(is_other) {
+                        let reason = format!("`{alias}` is the URI or an alias of another resource");
+                        errors.push(error("uri_aliases", &reason));
+                    }
+                    self.by_alias.insert(alias.clone(), resource.id.clone());
                 }
                 self.resources.insert(resource.id.clone(), resource.clone());
             }
@@ -119,8 +140,15 @@ impl Registry {
             }
             let needs_audience =
                 issuer.token_types.iter().any(|t| matches!(t, SubjectTokenType::AccessToken | SubjectTokenType::Jwt));
-            if needs_audience && issuer.audiences.iter().all(String::is_empty) {
+            let has_no_audience = issuer.audiences.iter().all(String::is_empty);
+            if needs_audience && has_no_audience && issuer.audience_from.is_aud() {
                 report("audiences", "name the `aud` of access tokens for this server".into());
+            }
+            check_claim_rules(issuer, &mut report);
+            check_key_ages(issuer, &mut report);
+            let is_pem = |pem: &String| pem.contains("-----BEGIN CERTIFICATE-----") && pem.len() <= MAX_CA_BYTES;
+            if issuer.ca_pem.as_ref().is_some_and(|pem| !is_pem(pem)) {
+                report("ca_pem", "must be certificates in PEM, at most 65536 bytes".into());
             }
             if issuer.subject_scopes == SubjectScopes::Ignore && issuer.entitlements.is_empty() {
                 let reason =
@@ -157,6 +185,14 @@ impl Registry {
                 errors.push(RegistryError { kind: ObjectKind::Resource, id: resource.id.to_string(), key, reason });
             };
             check_lifetime(resource.max_token_lifetime, &mut report);
+            if !resource.uri.is_secure() && !resource.allow_http {
+                let reason =
+                    "https is required; http needs `allow_http = true`, because tokens are sent without encryption";
+                report("uri", reason.into());
+            }
+            if resource.uri_aliases.len() > MAX_URI_ALIASES {
+                report("uri_aliases", format!("at most {MAX_URI_ALIASES} aliases are allowed"));
+            }
             let names = resource.tools.iter().map(|t| &t.name).collect::<BTreeSet<_>>();
             if names.len() != resource.tools.len() {
                 report("tools", "two tools have the same name".into());
@@ -349,15 +385,54 @@ fn check_public_keys(keys: &JwkSet, algorithms: &[JwsAlgorithm], report: &mut im
     }
 }
 
-/// Keys are fetched by https, or from loopback addresses that the issuer's networks allow.
+/// In a token without `aud`, other claims must say what the token is: otherwise an ID token could
+/// be an access token.
+fn check_claim_rules(issuer: &TrustedIssuer, report: &mut impl FnMut(&'static str, String)) {
+    if issuer.audience_from == AudienceSource::ClientId && issuer.required_claims.is_empty() {
+        let reason =
+            "\"client_id\" needs `required_claims` that only access tokens have, such as `token_use = \"access\"`";
+        report("audience_from", reason.into());
+    }
+    for (name, value) in &issuer.required_claims {
+        let is_scalar = value.is_string() || value.is_boolean() || value.is_i64();
+        if name.is_empty() || !is_scalar {
+            report("required_claims", format!("the value of `{name}` must be a text, an integer, or true or false"));
+        }
+    }
+}
+
+/// The keys of an issuer are not refreshed too often, and not used for too long.
+fn check_key_ages(issuer: &TrustedIssuer, report: &mut impl FnMut(&'static str, String)) {
+    if !KEY_REFRESH_RANGE.contains(&issuer.key_refresh) {
+        report("key_refresh", "must be 30 to 86400 seconds".into());
+    }
+    if issuer.key_max_age < issuer.key_refresh || issuer.key_max_age > KEY_MAX_AGE_LIMIT {
+        report("key_max_age", "must be at least `key_refresh` and at most 604800 seconds".into());
+    }
+}
+
+/// Keys are fetched by https, or by http from loopback addresses that the issuer's networks allow,
+/// or by http within these networks if the issuer allows it.
 fn check_key_source(issuer: &TrustedIssuer) -> Result<(), &'static str> {
     let url = match &issuer.keys {
         KeySource::Inline(_) => return Ok(()),
         KeySource::JwksUri(url) => url.clone(),
         KeySource::Discovery => Url::parse(issuer.issuer.as_str()).map_err(|_| "the issuer is not a URL")?,
     };
-    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
-        return Err("https is required; http is allowed for loopback addresses only");
+    let is_http = url.scheme() == "http" && !is_loopback(&url);
+    if is_http && issuer.keys == KeySource::Discovery {
+        return Err(
+            "the name of the issuer is http, and metadata is fetched over https; name the keys' own URL in `jwks_uri`",
+        );
+    }
+    if is_http && !issuer.allow_http {
+        return Err("https is required; http needs `allow_http = true` and the network in `allowed_networks`");
+    }
+    if is_http && issuer.allowed_networks.is_empty() {
+        return Err("http is used within `allowed_networks` only; name the network of the keys");
+    }
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err("https is required");
     }
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
         return Err("user information and fragments are not allowed in the URL");

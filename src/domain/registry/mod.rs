@@ -31,6 +31,7 @@ pub use block::{Block, BlockAction, BlockError, BlockKind, BlockSubject};
 pub(crate) use catalogue::find_definition_mismatch;
 pub use catalogue::{KnownTools, Reduction, UnacceptedTool};
 pub use diff::{Difference, MemberDifference, ObjectDifference, diff_entries};
+use ipnet::IpNet;
 pub use replacement::targets_ended_by_replacement;
 pub use self_reference::collides_with_issuer;
 use serde::{Deserialize, Serialize};
@@ -250,6 +251,7 @@ pub struct Registry {
     agents: BTreeMap<ClientId, Agent>,
     resources: BTreeMap<ClientId, Resource>,
     by_uri: BTreeMap<ResourceUri, ClientId>,
+    by_alias: BTreeMap<ResourceUri, ClientId>,
     admins: BTreeMap<ClientId, Admin>,
     secret_tags: BTreeMap<ClientId, StoredSecretTag>,
     known_tools: KnownTools,
@@ -297,6 +299,33 @@ impl Registry {
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Returns the registry in which objects that admins registered name no special network outside
+    /// these. Objects of the configuration file are not changed.
+    #[must_use]
+    pub fn within_networks(mut self, networks: &[IpNet]) -> Self {
+        let is_allowed = |network: &IpNet| is_within(network, networks);
+        let api = self.entries.iter().filter(|entry| entry.source == Source::Api);
+        for Entry { object, .. } in api {
+            match object {
+                RegistryObject::Issuer(issuer) if !issuer.allowed_networks.iter().all(is_allowed) => {
+                    let mut issuer = issuer.clone();
+                    issuer.allowed_networks.retain(is_allowed);
+                    self.issuers.insert(issuer.issuer.clone(), Arc::new(issuer));
+                }
+                RegistryObject::Resource(resource) if !resource.allowed_networks.iter().all(is_allowed) => {
+                    if let Some(resource) = self.resources.get_mut(&resource.id) {
+                        resource.allowed_networks.retain(is_allowed);
+                    }
+                }
+                RegistryObject::Issuer(_)
+                | RegistryObject::Resource(_)
+                | RegistryObject::Agent(_)
+                | RegistryObject::Admin(_) => {}
+            }
+        }
+        self
     }
 
     /// Returns the registry with the registration positions of its objects.
@@ -353,6 +382,29 @@ impl Registry {
     #[must_use]
     pub fn resource_at(&self, uri: &ResourceUri) -> Option<&Resource> {
         self.by_uri.get(uri).and_then(|id| self.resources.get(id))
+    }
+
+    /// Returns the resource that a request names by this URI: its canonical one or an alias.
+    #[must_use]
+    pub fn find_resource(&self, uri: &ResourceUri) -> Option<&Resource> {
+        self.resource_at(uri).or_else(|| self.by_alias.get(uri).and_then(|id| self.resources.get(id)))
+    }
+
+    /// Returns the canonical URI of the resource that has this URI or this alias, or else the URI
+    /// itself.
+    #[must_use]
+    pub fn canonical_uri(&self, uri: &ResourceUri) -> ResourceUri {
+        self.find_resource(uri).map_or_else(|| uri.clone(), |resource| resource.uri.clone())
+    }
+
+    /// Returns the resource that a client most likely means by an unknown URI, among those that the
+    /// client has access to.
+    #[must_use]
+    pub fn nearest_resource(&self, client: Client<'_>, sent: &str) -> Option<&ResourceUri> {
+        let Client::Agent(agent) = client else { return None };
+        let ids = agent.access.iter().map(|access| &access.resource).collect::<BTreeSet<_>>();
+        let uris = ids.into_iter().filter_map(|id| self.resources.get(id)).filter(|r| !r.disabled).map(|r| &r.uri);
+        nearest_uri(uris, sent)
     }
 
     /// Returns all resources.
@@ -491,6 +543,42 @@ impl Registry {
         }
         covered
     }
+}
+
+/// Returns whether a network is part of the others, taken together.
+fn is_within(network: &IpNet, others: &[IpNet]) -> bool {
+    IpNet::aggregate(&others.to_vec()).iter().any(|other| other.contains(network))
+}
+
+/// Returns a network of the object that is not part of these: an admin may name only what the
+/// configuration file allows.
+#[must_use]
+pub fn network_outside<'a>(object: &'a RegistryObject, networks: &[IpNet]) -> Option<&'a IpNet> {
+    let named = match object {
+        RegistryObject::Issuer(issuer) => &issuer.allowed_networks[..],
+        RegistryObject::Resource(resource) => &resource.allowed_networks[..],
+        RegistryObject::Agent(_) | RegistryObject::Admin(_) => &[],
+    };
+    named.iter().find(|network| !is_within(network, networks))
+}
+
+/// Returns the URI with the same host that has the longest beginning in common with the one that
+/// was sent. Case, a trailing slash and a scheme do not count.
+fn nearest_uri<'a>(registered: impl Iterator<Item = &'a ResourceUri>, sent: &str) -> Option<&'a ResourceUri> {
+    fn bare(uri: &str) -> String {
+        let uri = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+        uri.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/').to_ascii_lowercase()
+    }
+    fn host(bare: &str) -> &str {
+        bare.split(['/', ':']).next().unwrap_or_default()
+    }
+    let sent = bare(sent);
+    let common = |uri: &str| uri.bytes().zip(sent.bytes()).take_while(|(a, b)| a == b).count();
+    registered
+        .map(|uri| (bare(uri.as_str()), uri))
+        .filter(|(bare, _)| host(bare) == host(&sent))
+        .max_by_key(|(bare, _)| (common(bare), usize::MAX - bare.len()))
+        .map(|(_, uri)| uri)
 }
 
 /// Returns the permissions under these scopes, and those of `uses` whose tools the resource has.

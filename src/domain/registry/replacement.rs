@@ -51,16 +51,19 @@ mod tests {
         let tool = |name: &str| json!({"name": name, "scope": "files:read", "effect": "read", "risk": "low", "data_class": "x"});
         [
             json!({"kind": "issuer", "body": {"issuer": "https://login.example.com", "keys": "discovery",
-                "audiences": ["https://sts.example.com"], "other_audiences": "refuse", "algorithms": ["RS256"],
+                "audiences": ["https://sts.example.com"], "other_audiences": "refuse", "audience_from": "client_id",
+                "required_claims": {"token_use": "access"}, "optional_claims": ["iat"], "algorithms": ["RS256"],
                 "token_types": ["access_token"], "claims": {"client": ["azp"], "scope": "scp"}, "subject_prefix": "x:",
                 "subject_scopes": "ceiling", "entitlements": [{"to": "everyone", "scopes": ["files:read"], "tools": []}],
-                "allowed_networks": ["10.0.0.0/8"], "consent": "required", "api_audiences": ["https://a.example"],
+                "allowed_networks": ["10.0.0.0/8"], "allow_http": true, "ca_pem": "-----BEGIN CERTIFICATE-----",
+                "key_refresh": 60, "key_max_age": 120, "consent": "required", "api_audiences": ["https://a.example"],
                 "portal_clients": ["portal"], "disabled": false}}),
             json!({"kind": "agent", "body": {"id": "planner", "name": "Planner", "kind": "agent", "authentication": secret,
                 "known_as": {"https://login.example.com": ["planner-app"]},
                 "access": [{"resource": "files", "scopes": ["files:read"], "tools": []}],
                 "may_delegate_to": ["reader"], "max_token_lifetime": 60, "disabled": false}}),
-            json!({"kind": "resource", "body": {"id": "files", "uri": "https://files.example.com/mcp", "name": "Files",
+            json!({"kind": "resource", "body": {"id": "files", "uri": "https://files.example.com/mcp",
+                "uri_aliases": ["https://files.example.com/mcp/"], "allow_http": true, "name": "Files",
                 "authentication": secret, "tools": [tool("read_file"), tool("list_files")], "discovery_scope": "files:list",
                 "allowed_networks": ["10.0.0.0/8"], "catalogue_refresh": 60, "max_token_lifetime": 60,
                 "signing_algorithm": "RS256", "consent": "required", "break_glass": "allow", "disabled": false}}),
@@ -106,20 +109,24 @@ mod tests {
                     ("resource", "break_glass") => (json!("refuse"), vec![format!("break_glass {files}")]),
                     ("issuer", "keys") => (json!({"jwks_uri": "https://login.example.com/keys"}), vec![]),
                     ("issuer", "other_audiences") => (json!("accept"), vec![]),
+                    ("issuer", "audience_from") => (json!("aud"), vec![]),
+                    ("issuer", "key_refresh" | "key_max_age") => (json!(90), vec![]),
+                    ("issuer" | "resource", "allow_http") => (json!(false), vec![]),
                     ("issuer", "algorithms") => (json!(["ES256"]), vec![]),
                     ("issuer", "token_types") => (json!(["jwt"]), vec![]),
                     ("issuer", "claims") => (json!({"client": ["client_id"], "scope": "scope"}), vec![]),
                     ("issuer", "subject_scopes") => (json!("ignore"), vec![]),
                     (
                         "issuer",
-                        "audiences" | "entitlements" | "allowed_networks" | "api_audiences" | "portal_clients",
+                        "audiences" | "optional_claims" | "entitlements" | "allowed_networks" | "api_audiences"
+                        | "portal_clients",
                     )
                     | ("agent", "access" | "may_delegate_to")
-                    | ("resource", "allowed_networks") => (json!([]), vec![]),
-                    ("agent", "known_as") => (json!({}), vec![]),
+                    | ("resource", "uri_aliases" | "allowed_networks") => (json!([]), vec![]),
+                    ("agent", "known_as") | ("issuer", "required_claims") => (json!({}), vec![]),
                     ("agent", "kind") => (json!("broker"), vec![]),
                     ("issuer" | "resource", "consent") => (json!("none"), vec![]),
-                    ("issuer", "subject_prefix")
+                    ("issuer", "subject_prefix" | "ca_pem")
                     | ("agent" | "resource", "name" | "max_token_lifetime")
                     | ("resource", "discovery_scope" | "catalogue_refresh" | "signing_algorithm") => {
                         (json!(null), vec![])

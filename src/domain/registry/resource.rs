@@ -23,6 +23,13 @@ pub struct Resource {
     pub id: ClientId,
     /// The canonical URI: the `aud` of tokens for it.
     pub uri: ResourceUri,
+    /// Other URIs by which clients name it in requests. Tokens for it have `uri` as their `aud`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uri_aliases: Vec<ResourceUri>,
+    /// Whether its URI may be http on an address other than loopback: tokens for it are then sent
+    /// without encryption, inside a network that the operator trusts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_http: bool,
     /// The display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

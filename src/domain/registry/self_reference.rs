@@ -14,6 +14,11 @@ pub fn collides_with_issuer(object: &RegistryObject, issuer: &IssuerUrl, trust_d
         RegistryObject::Resource(resource) if issuer.is_same_location(resource.uri.as_str()) => {
             ("uri", "is the URL of this server")
         }
+        RegistryObject::Resource(resource)
+            if resource.uri_aliases.iter().any(|alias| issuer.is_same_location(alias.as_str())) =>
+        {
+            ("uri_aliases", "contain the URL of this server")
+        }
         RegistryObject::Resource(resource) if resource.uri.as_str() == trust_domain => {
             ("uri", "is the trust domain of this server")
         }

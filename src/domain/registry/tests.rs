@@ -177,18 +177,20 @@ fn issuer_without_required_settings_is_rejected() {
 
 #[test]
 fn issuer_key_url_must_be_https_or_allowed_loopback() {
-    const HTTPS_REASON: Option<&str> = Some("https is required; http is allowed for loopback addresses only");
+    const HTTPS_REASON: Option<&str> = Some("https is required");
+    const HTTP_REASON: Option<&str> =
+        Some("https is required; http needs `allow_http = true` and the network in `allowed_networks`");
     const LOOPBACK_REASON: Option<&str> =
         Some("the keys are on a loopback address, which is refused by default; name the network in `allowed_networks`");
     const URL_PARTS_REASON: Option<&str> = Some("user information and fragments are not allowed in the URL");
     for (uri, networks, want) in [
         ("https://login.example.com/keys", json!([]), None),
         ("https://login.example.com/keys?tenant=a", json!([]), None),
-        ("http://login.example.com/keys", json!([]), HTTPS_REASON),
-        ("http://login.example.com/keys", json!(["0.0.0.0/0"]), HTTPS_REASON),
-        ("http://10.0.0.7/keys", json!(["10.0.0.0/8"]), HTTPS_REASON),
-        ("http://localhost.example.com/keys", json!(["127.0.0.0/8"]), HTTPS_REASON),
-        ("http://127.0.0.1.example.com/keys", json!(["127.0.0.0/8"]), HTTPS_REASON),
+        ("http://login.example.com/keys", json!([]), HTTP_REASON),
+        ("http://login.example.com/keys", json!(["0.0.0.0/0"]), HTTP_REASON),
+        ("http://10.0.0.7/keys", json!(["10.0.0.0/8"]), HTTP_REASON),
+        ("http://localhost.example.com/keys", json!(["127.0.0.0/8"]), HTTP_REASON),
+        ("http://127.0.0.1.example.com/keys", json!(["127.0.0.0/8"]), HTTP_REASON),
         ("file:///etc/passwd", json!([]), HTTPS_REASON),
         ("data:application/json,{}", json!([]), HTTPS_REASON),
         ("ftp://login.example.com/keys", json!([]), HTTPS_REASON),

@@ -83,7 +83,11 @@ pub fn feed_key(target: &Target) -> Option<String> {
         }
         // Subscribers that cache the JWKS fetch it again.
         Target::Keys | Target::AllAgents => Some(String::new()),
-        Target::Registry | Target::Credentials(_) | Target::Configuration => None,
+        Target::Registry
+        | Target::Credentials(_)
+        | Target::Configuration
+        | Target::IssuerKey(_)
+        | Target::IssuerKeySet(_) => None,
     }
 }
 
@@ -142,6 +146,7 @@ mod tests {
             (Target::AllAgents, Some(""), true),
             (Target::Registry, None, false),
             (Target::Credentials("files".parse().unwrap()), None, false),
+            (Target::IssuerKeySet("https://login.example.com".parse().unwrap()), None, false),
             (Target::Keys, Some(""), true),
         ] {
             assert_eq!(feed_key(&target).as_deref(), want, "{target:?}");

@@ -302,6 +302,7 @@ mod tests {
     use super::*;
     use crate::domain::{
         id::{GrantId, TaskId, TokenId},
+        registry::issuer::IssuerKeyId,
         requester::Requester,
         time::Timestamp,
     };
@@ -363,6 +364,9 @@ mod tests {
     #[test]
     fn target_revokes_only_tokens_that_carry_its_key() {
         let requester = |text: &str| Target::Requester(text.into());
+        let issuer_key = |kid: &str| {
+            Target::IssuerKey(IssuerKeyId { issuer: "https://login.example.com".parse().unwrap(), kid: kid.into() })
+        };
         for (target, revokes_older, revokes_younger) in [
             (Target::Token(token(3)), true, true),
             (Target::Token(token(1)), true, true),
@@ -393,6 +397,9 @@ mod tests {
             (delegation("planner", "alice in chains"), false, false),
             (Target::Registry, false, false),
             (Target::Keys, false, false),
+            (Target::IssuerKeySet("https://login.example.com".parse().unwrap()), false, false),
+            (issuer_key("a"), false, false),
+            (issuer_key("a kid with spaces"), false, false),
         ] {
             let mut index = Index::starting_after(LogPosition::new(4));
             index.apply(&entry(5, target.clone()), Duration::ZERO);

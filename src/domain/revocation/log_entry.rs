@@ -2,9 +2,10 @@
 
 use thiserror::Error;
 
-use super::LogPosition;
+use super::{LogPosition, latest_possible_expiry};
 use crate::domain::{
     id::{ClientId, GrantId, TaskId, TokenId, ToolName},
+    registry::issuer::IssuerKeyId,
     requester::Requester,
     time::Timestamp,
     uri::{IssuerUrl, ResourceUri},
@@ -63,6 +64,12 @@ pub enum Target {
     /// Not about tokens: an operator requests that every replica reads its configuration file
     /// again.
     Configuration,
+    /// Not about tokens: a key of an identity provider. While it is suspended, no replica verifies
+    /// user tokens with it.
+    IssuerKey(IssuerKeyId),
+    /// Not about tokens: the cached keys of an identity provider, which every replica fetches
+    /// again.
+    IssuerKeySet(IssuerUrl),
 }
 
 impl Target {
@@ -76,7 +83,15 @@ impl Target {
     /// Returns whether a suspension of the target is a valid entry.
     #[must_use]
     pub fn can_be_suspended(&self) -> bool {
-        matches!(self, Self::Task(_) | Self::Agent(_) | Self::AllAgents | Self::Tool(..) | Self::Delegation(..))
+        matches!(
+            self,
+            Self::Task(_)
+                | Self::Agent(_)
+                | Self::AllAgents
+                | Self::Tool(..)
+                | Self::Delegation(..)
+                | Self::IssuerKey(_)
+        )
     }
 
     /// Returns the word for the kind of target.
@@ -98,6 +113,8 @@ impl Target {
             Self::Registry => "registry",
             Self::Keys => "keys",
             Self::Configuration => "configuration",
+            Self::IssuerKey(_) => "issuer_key",
+            Self::IssuerKeySet(_) => "issuer_keys",
         }
     }
 
@@ -111,10 +128,12 @@ impl Target {
             Self::Requester(key) => key.clone(),
             Self::Agent(id) | Self::Credentials(id) => id.to_string(),
             Self::Resource(uri) | Self::BreakGlass(uri) => uri.to_string(),
-            Self::Issuer(url) => url.to_string(),
+            Self::Issuer(url) | Self::IssuerKeySet(url) => url.to_string(),
             Self::Tool(uri, tool) => tool_key(uri, tool),
             Self::Delegation(agent, requester) => delegation_key(agent, requester),
             Self::AllAgents | Self::Registry | Self::Keys | Self::Configuration => String::new(),
+            // An issuer URL contains no space, so this is unambiguous.
+            Self::IssuerKey(key) => format!("{} {}", key.issuer, key.kid),
         }
     }
 
@@ -136,14 +155,17 @@ impl Target {
             | Self::Issuer(_)
             | Self::Tool(..)
             | Self::BreakGlass(_)
-            | Self::Delegation(..) => None,
+            | Self::Delegation(..)
+            // Applied by the follower one by one.
+            | Self::IssuerKey(_)
+            | Self::IssuerKeySet(_) => None,
         }
     }
 
     /// Returns whether an entry with this target affects tokens.
     #[must_use]
     pub fn is_about_tokens(&self) -> bool {
-        !matches!(self, Self::Registry | Self::Keys | Self::Configuration)
+        !matches!(self, Self::Registry | Self::Keys | Self::Configuration | Self::IssuerKey(_) | Self::IssuerKeySet(_))
     }
 
     /// Returns the first version of the program that knows this kind of target. A new kind needs
@@ -165,14 +187,18 @@ impl Target {
             | Self::Delegation(..)
             | Self::Registry
             | Self::Keys
-            | Self::Configuration => ProgramVersion::new(0, 1, 0),
+            | Self::Configuration
+            | Self::IssuerKey(_)
+            | Self::IssuerKeySet(_) => ProgramVersion::new(0, 1, 0),
         }
     }
 
     /// Returns whether this version of the program knows the kind.
     #[must_use]
     pub fn is_known_kind(kind: &str) -> bool {
-        const KINDS: [&str; 15] = [
+        const KINDS: [&str; 17] = [
+            "issuer_key",
+            "issuer_keys",
             "token",
             "task",
             "grant",
@@ -219,6 +245,11 @@ impl Target {
             "registry" if key.is_empty() => Self::Registry,
             "keys" if key.is_empty() => Self::Keys,
             "configuration" if key.is_empty() => Self::Configuration,
+            "issuer_key" => {
+                let (issuer, kid) = key.split_once(' ')?;
+                Self::IssuerKey(IssuerKeyId { issuer: issuer.parse().ok()?, kid: kid.to_owned() })
+            }
+            "issuer_keys" => Self::IssuerKeySet(key.parse().ok()?),
             _ => return None,
         })
     }
@@ -320,6 +351,21 @@ impl NewEntry {
     pub fn reload_requested(by: String, at: Timestamp) -> Self {
         // A replica that starts later reads its file anyway.
         Self { reason: "reload".into(), forget_after: at, ..Self::changed(Target::Configuration, by, at) }
+    }
+
+    /// Returns the entry that makes every replica fetch the keys of an identity provider again. A
+    /// replica that starts later fetches them anyway.
+    #[must_use]
+    pub fn issuer_keys_changed(issuer: IssuerUrl, reason: String, by: String, at: Timestamp) -> Self {
+        let forget_after = latest_possible_expiry(at);
+        Self { verb: LogAction::Revoke, target: Target::IssuerKeySet(issuer), reason, by, at, forget_after }
+    }
+
+    /// Returns the entry that suspends or resumes a key of an identity provider. It is retained
+    /// forever, because the provider may publish the key for as long.
+    #[must_use]
+    pub fn issuer_key(verb: LogAction, key: IssuerKeyId, reason: String, by: String, at: Timestamp) -> Self {
+        Self { verb, target: Target::IssuerKey(key), reason, by, at, forget_after: Timestamp::MAX }
     }
 
     /// The entry is retained forever, because a replica may be away for long.
@@ -446,6 +492,8 @@ mod tests {
             ("registry", ""),
             ("keys", ""),
             ("configuration", ""),
+            ("issuer_key", "https://login.example.com a kid"),
+            ("issuer_keys", "https://login.example.com"),
         ] {
             let target = Target::parse(kind, key).unwrap();
             assert!(Target::is_known_kind(target.kind()) && target.kind() == kind);

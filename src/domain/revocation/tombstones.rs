@@ -108,7 +108,12 @@ impl TombstoneTable {
             Target::Tool(..) => self.tools.get(target.key().as_str()).copied(),
             Target::BreakGlass(uri) => self.break_glass.get(uri.as_str()).copied(),
             Target::Delegation(..) => self.delegations.get(target.key().as_str()).copied(),
-            Target::AllAgents | Target::Registry | Target::Keys | Target::Configuration => None,
+            Target::AllAgents
+            | Target::Registry
+            | Target::Keys
+            | Target::Configuration
+            | Target::IssuerKey(_)
+            | Target::IssuerKeySet(_) => None,
         };
         packed.map(PackedTombstone::unpack)
     }
@@ -129,7 +134,12 @@ impl TombstoneTable {
             Target::Tool(..) => insert_text(&mut self.tools, &target.key()),
             Target::BreakGlass(uri) => insert_text(&mut self.break_glass, uri.as_str()),
             Target::Delegation(..) => insert_text(&mut self.delegations, &target.key()),
-            Target::AllAgents | Target::Registry | Target::Keys | Target::Configuration => {}
+            Target::AllAgents
+            | Target::Registry
+            | Target::Keys
+            | Target::Configuration
+            | Target::IssuerKey(_)
+            | Target::IssuerKeySet(_) => {}
         }
     }
 
@@ -147,7 +157,12 @@ impl TombstoneTable {
             Target::Tool(..) => _ = self.tools.remove(target.key().as_str()),
             Target::BreakGlass(uri) => _ = self.break_glass.remove(uri.as_str()),
             Target::Delegation(..) => _ = self.delegations.remove(target.key().as_str()),
-            Target::AllAgents | Target::Registry | Target::Keys | Target::Configuration => {}
+            Target::AllAgents
+            | Target::Registry
+            | Target::Keys
+            | Target::Configuration
+            | Target::IssuerKey(_)
+            | Target::IssuerKeySet(_) => {}
         }
     }
 

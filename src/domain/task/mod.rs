@@ -66,6 +66,8 @@ impl Task {
             | Target::Credentials(_)
             | Target::Registry
             | Target::Keys
+            | Target::IssuerKeySet(_)
+            | Target::IssuerKey(_)
             | Target::Configuration => false,
         }
     }

@@ -112,7 +112,9 @@ pub struct TaskTokenClaims {
     pub lineage: Vec<TokenId>,
     /// The log position that the issuing replica had applied.
     pub rev: LogPosition,
-    /// The scopes that `authorization_details` covers completely.
+    /// The scopes that `authorization_details` covers completely. Left out if there is none,
+    /// because an empty scope is not valid (RFC 6749 §3.3).
+    #[serde(default, skip_serializing_if = "ScopeSet::is_empty")]
     pub scope: ScopeSet,
     /// The authority.
     #[serde(deserialize_with = "deserialize_authority")]

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::domain::{
-    id::{ClientId, Subject},
-    registry::issuer::{OtherAudiences, SubjectTokenType, TrustedIssuer},
+    id::{ClientId, MAX_SUBJECT_BYTES, Subject},
+    registry::issuer::{AudienceSource, OptionalClaim, OtherAudiences, SubjectTokenType, TrustedIssuer},
     requester::Requester,
     scope::{ScopeSet, ScopeToken},
     settings::MAX_CLOCK_SKEW,
@@ -14,18 +14,56 @@ use crate::domain::{
     token::actor_chain::{Actor, ActorChain},
 };
 
+/// The maximum length of a claim that is read as text, `jti` included (bytes).
+pub const MAX_TEXT_CLAIM_BYTES: usize = 1024;
+
 /// The rule that the claims of a token violate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ClaimError {
     /// The claim is missing.
     #[error("the claim `{0}` is missing")]
     Missing(&'static str),
+    /// A claim that the issuer's entry can make optional is missing.
+    #[error("the claim `{0}` is missing; if the provider never sends it, add it to the issuer's `optional_claims`")]
+    MissingOptional(&'static str),
+    /// The token has no `aud`.
+    #[error(
+        "the claim `aud` is missing; if the provider never sends it, set the issuer's `audience_from = \"client_id\"` and `required_claims`"
+    )]
+    MissingAudience,
     /// The claim has the wrong type or format.
     #[error("the claim `{0}` is malformed")]
     Malformed(&'static str),
-    /// `aud` does not identify this server, or contains other values too.
+    /// The claim is too long.
+    #[error("the claim `{0}` is longer than {1} bytes, the maximum")]
+    TooLong(&'static str, usize),
+    /// The claim is a number that is not a time in seconds before the year 10000.
+    #[error("the claim `{0}` is not a time before the year 10000 in seconds since 1970 (is it in milliseconds?)")]
+    OutOfRange(&'static str),
+    /// `aud` of an assertion does not identify this server, or contains other values too.
     #[error("`aud` does not identify this server, or names another audience too")]
     InvalidAudience,
+    /// No value of `aud` identifies this server.
+    #[error(
+        "no value of `aud` is one of the issuer's `audiences`; add the value there, or have the provider issue the token for one of them"
+    )]
+    UnknownAudience,
+    /// `aud` identifies this server and other recipients.
+    #[error(
+        "`aud` names other recipients besides this server; request a token for this server alone, or set the issuer's `other_audiences = \"accept\"`"
+    )]
+    OtherAudience,
+    /// `aud` of an ID token is not a client id of the agent.
+    #[error("`aud` of an ID token must be a client id of the agent; add it to the agent's `known_as` for the issuer")]
+    IdTokenAudience,
+    /// The client stands for the audience, and is not the agent.
+    #[error(
+        "the token has no `aud`, and its client is not the agent; add the client id to the agent's `known_as` for the issuer"
+    )]
+    ClientIsNotAgent,
+    /// A claim does not have the value that the issuer's entry requires.
+    #[error("the claim `{0}` is missing or does not have the value in the issuer's `required_claims`")]
+    RequiredClaim(Box<str>),
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
@@ -52,25 +90,47 @@ pub enum ClaimError {
 /// The claims that only ID tokens have.
 const ID_TOKEN_CLAIMS: [&str; 3] = ["nonce", "at_hash", "c_hash"];
 
-/// Reads a NumericDate (RFC 7519 §2), restricted to whole seconds between 1970 and 9999.
+/// Returns a member. `null` states nothing, so it is treated as absent.
+fn member<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    claims.get(name).filter(|value| !value.is_null())
+}
+
+/// Reads a NumericDate (RFC 7519 §2): any JSON number, without its fraction of a second. A time
+/// before 1970 becomes the first second of 1970. A time after the year 9999 is an error: it is more
+/// likely a number of milliseconds.
 fn read_date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Timestamp>, ClaimError> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
-    let seconds = value.as_i64().filter(|s| *s >= 0 && *s <= Timestamp::MAX.unix());
-    seconds.map(|s| Some(Timestamp::from_unix(s))).ok_or(ClaimError::Malformed(name))
+    let Some(value) = member(claims, name) else { return Ok(None) };
+    let Value::Number(number) = value else { return Err(ClaimError::Malformed(name)) };
+    let seconds = number.as_i64().or_else(|| whole_seconds(number.as_f64()?)).ok_or(ClaimError::OutOfRange(name))?;
+    if seconds > Timestamp::MAX.unix() {
+        return Err(ClaimError::OutOfRange(name));
+    }
+    Ok(Some(Timestamp::from_unix(seconds)))
+}
+
+/// Rounds a number of seconds down; `None` after the year 9999.
+fn whole_seconds(seconds: f64) -> Option<i64> {
+    const FIRST_TOO_LATE: f64 = 253_402_300_800.0;
+    #[expect(clippy::cast_possible_truncation, reason = "the number is compared with the range of dates first")]
+    let whole = seconds.floor().max(0.0) as i64;
+    (seconds < FIRST_TOO_LATE).then_some(whole)
 }
 
 fn read_text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, ClaimError> {
-    match claims.get(name) {
+    match member(claims, name) {
         None => Ok(None),
-        Some(Value::String(text)) if text.len() <= 1024 && !text.chars().any(char::is_control) => Ok(Some(text)),
+        Some(Value::String(text)) if text.len() > MAX_TEXT_CLAIM_BYTES => {
+            Err(ClaimError::TooLong(name, MAX_TEXT_CLAIM_BYTES))
+        }
+        Some(Value::String(text)) if !text.chars().any(char::is_control) => Ok(Some(text)),
         Some(_) => Err(ClaimError::Malformed(name)),
     }
 }
 
 /// Reads `aud` (RFC 7519 §4.1.3): a string or an array of strings, never empty.
-fn read_audiences(claims: &Map<String, Value>) -> Result<Vec<String>, ClaimError> {
-    let strings = match claims.get("aud") {
-        None => return Err(ClaimError::Missing("aud")),
+fn read_audiences(claims: &Map<String, Value>) -> Result<Option<Vec<String>>, ClaimError> {
+    let strings = match member(claims, "aud") {
+        None => return Ok(None),
         Some(Value::String(one)) => vec![one.clone()],
         Some(Value::Array(list)) => list
             .iter()
@@ -82,7 +142,7 @@ fn read_audiences(claims: &Map<String, Value>) -> Result<Vec<String>, ClaimError
     if strings.is_empty() || strings.iter().any(String::is_empty) {
         return Err(ClaimError::Malformed("aud"));
     }
-    Ok(strings)
+    Ok(Some(strings))
 }
 
 /// Checks the dates of a token: not expired, and not issued in the future beyond the leeway.
@@ -109,7 +169,7 @@ fn check_lifetime(
 pub struct UserClaims {
     /// The requester.
     pub requester: Requester,
-    /// The `aud` values.
+    /// The `aud` values; empty if the client stands for the audience.
     pub audiences: Vec<String>,
     /// The expiry.
     pub expires: Timestamp,
@@ -128,6 +188,8 @@ pub struct UserClaims {
     pub auth_context: AuthenticationContext,
     /// All claims, for entitlement rules.
     pub raw_claims: Map<String, Value>,
+    /// Claims that this server would only pass on, and whose values it can't. They are left out.
+    pub ignored_claims: Vec<&'static str>,
 }
 
 impl UserClaims {
@@ -189,7 +251,7 @@ pub fn check_user_claims(
     }
     // RFC 8417: a security event, such as a logout token, is addressed like an ID token and has the
     // opposite meaning.
-    if claims.contains_key("events") {
+    if member(&claims, "events").is_some() {
         return Err(ClaimError::SecurityEvent);
     }
     // OpenID Connect Core §2, §3.1.3.6 and §3.3.2.11: these claims bind an ID token to its sign-in.
@@ -199,29 +261,32 @@ pub fn check_user_claims(
         return Err(ClaimError::IdTokenClaim(claim));
     }
     let (iat, expires) = check_lifetime(&claims, now, rules.leeway)?;
-    iat.ok_or(ClaimError::Missing("iat"))?;
+    if iat.is_none() && !issuer.optional_claims.contains(&OptionalClaim::Iat) {
+        return Err(ClaimError::MissingOptional("iat"));
+    }
     // The leeway tolerates clock differences. It does not permit tokens from expired ones, which
     // the transaction token draft forbids.
     if expires.has_passed(now) {
         return Err(ClaimError::Expired);
     }
-    let audiences = read_audiences(&claims)?;
-    let accepted = match rules.kind {
-        SubjectTokenType::AccessToken | SubjectTokenType::Jwt => &issuer.audiences[..],
-        SubjectTokenType::IdToken => rules.agent_client_ids,
-    };
-    let is_accepted = |aud: &String| accepted.contains(aud);
-    let acceptable = match issuer.other_audiences {
-        OtherAudiences::Refuse => audiences.len() == 1 && audiences.iter().all(is_accepted),
-        OtherAudiences::Accept => audiences.iter().any(is_accepted),
-    };
-    if !acceptable {
-        return Err(ClaimError::InvalidAudience);
+    let client = read_client(&claims, issuer)?;
+    let audiences = check_audience(&claims, client.as_deref(), rules)?;
+    for (name, required) in &issuer.required_claims {
+        if !has_required_value(member(&claims, name), required) {
+            return Err(ClaimError::RequiredClaim(name.as_str().into()));
+        }
     }
     if rules.kind == SubjectTokenType::AccessToken {
-        // RFC 9068 §2.2 requires these claims in an at+jwt access token.
-        read_text(&claims, "client_id")?.ok_or(ClaimError::Missing("client_id"))?;
-        read_text(&claims, "jti")?.ok_or(ClaimError::Missing("jti"))?;
+        // RFC 9068 §2.2 requires these claims in an at+jwt access token. An issuer may have another
+        // name for the client.
+        let has_other_name = !issuer.claims.client.iter().any(|name| name == "client_id");
+        let has_client = member(&claims, "client_id").is_some() || (has_other_name && client.is_some());
+        if !has_client && !issuer.optional_claims.contains(&OptionalClaim::ClientId) {
+            return Err(ClaimError::MissingOptional("client_id"));
+        }
+        if read_text(&claims, "jti")?.is_none() && !issuer.optional_claims.contains(&OptionalClaim::Jti) {
+            return Err(ClaimError::MissingOptional("jti"));
+        }
     }
     let sub = read_text(&claims, "sub")?.ok_or(ClaimError::Missing("sub"))?;
     if sub.is_empty() {
@@ -233,26 +298,75 @@ pub fn check_user_claims(
     if rules.foreign_prefixes.iter().any(|prefix| !prefix.is_empty() && name.starts_with(prefix)) {
         return Err(ClaimError::ForeignSubjectPrefix);
     }
+    if name.len() > MAX_SUBJECT_BYTES {
+        return Err(ClaimError::TooLong("sub", MAX_SUBJECT_BYTES));
+    }
     let subject = name.parse::<Subject>().map_err(|_| ClaimError::Malformed("sub"))?;
+    let mut ignored_claims = Vec::new();
     Ok(UserClaims {
         requester: Requester { issuer: issuer.issuer.clone(), subject },
         audiences,
         expires,
-        client: read_client(&claims, issuer)?,
+        client,
         may_act: read_may_act(&claims)?,
-        is_key_bound: claims.contains_key("cnf"),
+        is_key_bound: member(&claims, "cnf").is_some(),
         scope: read_scope(&claims, issuer)?,
-        chain: read_actor_chain(&claims)?,
-        auth_context: read_auth_context(&claims)?,
+        chain: read_actor_chain(&claims, issuer, &mut ignored_claims)?,
+        auth_context: read_auth_context(&claims, &mut ignored_claims),
         raw_claims: claims,
+        ignored_claims,
     })
+}
+
+/// Checks that the token is for this server, or an ID token for the agent, and returns its `aud`.
+fn check_audience(
+    claims: &Map<String, Value>,
+    client: Option<&str>,
+    rules: &UserTokenRules<'_>,
+) -> Result<Vec<String>, ClaimError> {
+    let issuer = rules.issuer;
+    let is_agent = |name: &str| rules.agent_client_ids.iter().any(|id| id == name);
+    let Some(audiences) = read_audiences(claims)? else {
+        return match (issuer.audience_from, rules.kind) {
+            (AudienceSource::ClientId, SubjectTokenType::AccessToken | SubjectTokenType::Jwt) => {
+                client.filter(|client| is_agent(client)).map(|_| Vec::new()).ok_or(ClaimError::ClientIsNotAgent)
+            }
+            (AudienceSource::Aud, _) | (AudienceSource::ClientId, SubjectTokenType::IdToken) => {
+                Err(ClaimError::MissingAudience)
+            }
+        };
+    };
+    let (accepted, unknown) = match rules.kind {
+        SubjectTokenType::AccessToken | SubjectTokenType::Jwt => (&issuer.audiences[..], ClaimError::UnknownAudience),
+        SubjectTokenType::IdToken => (rules.agent_client_ids, ClaimError::IdTokenAudience),
+    };
+    if !audiences.iter().any(|aud| accepted.contains(aud)) {
+        return Err(unknown);
+    }
+    let is_exclusive = audiences.len() == 1;
+    match issuer.other_audiences {
+        OtherAudiences::Refuse if !is_exclusive => Err(ClaimError::OtherAudience),
+        OtherAudiences::Refuse | OtherAudiences::Accept => Ok(audiences),
+    }
+}
+
+/// Returns whether a claim has the required value, or is an array that contains it.
+fn has_required_value(claim: Option<&Value>, required: &Value) -> bool {
+    match claim {
+        Some(Value::Array(list)) => list.contains(required),
+        Some(value) => value == required,
+        None => false,
+    }
 }
 
 fn read_client(claims: &Map<String, Value>, issuer: &TrustedIssuer) -> Result<Option<String>, ClaimError> {
     for name in &issuer.claims.client {
-        match claims.get(name) {
+        match member(claims, name) {
             None => {}
-            Some(Value::String(client)) => return Ok(Some(client.clone())),
+            Some(Value::String(client)) if client.len() > MAX_TEXT_CLAIM_BYTES => {
+                return Err(ClaimError::TooLong("client_id", MAX_TEXT_CLAIM_BYTES));
+            }
+            Some(Value::String(client)) if !client.chars().any(char::is_control) => return Ok(Some(client.clone())),
             Some(_) => return Err(ClaimError::Malformed("client_id")),
         }
     }
@@ -260,7 +374,7 @@ fn read_client(claims: &Map<String, Value>, issuer: &TrustedIssuer) -> Result<Op
 }
 
 fn read_may_act(claims: &Map<String, Value>) -> Result<Option<MayAct>, ClaimError> {
-    let Some(value) = claims.get("may_act") else { return Ok(None) };
+    let Some(value) = member(claims, "may_act") else { return Ok(None) };
     let object = value.as_object().ok_or(ClaimError::Malformed("may_act"))?;
     let sub = read_text(object, "sub").ok().flatten().ok_or(ClaimError::Malformed("may_act"))?.to_owned();
     let iss = read_text(object, "iss").map_err(|_| ClaimError::Malformed("may_act"))?.map(str::to_owned);
@@ -270,54 +384,79 @@ fn read_may_act(claims: &Map<String, Value>) -> Result<Option<MayAct>, ClaimErro
 /// Reads a space-separated list (RFC 9068 §2.2.3) or an array of strings, as some issuers send it.
 /// Characters that RFC 6749 forbids in scopes make the token malformed.
 fn read_scope(claims: &Map<String, Value>, issuer: &TrustedIssuer) -> Result<Option<ScopeSet>, ClaimError> {
-    let malformed = ClaimError::Malformed("scope");
-    match claims.get(&issuer.claims.scope) {
-        None => Ok(None),
-        Some(Value::String(list)) if list.is_empty() => Ok(None),
-        Some(Value::String(list)) => list.parse().map(Some).map_err(|_| malformed),
-        Some(Value::Array(list)) => list
-            .iter()
-            .map(|value| value.as_str().and_then(|scope| scope.parse::<ScopeToken>().ok()))
-            .collect::<Option<ScopeSet>>()
-            .map(Some)
-            .ok_or(malformed),
-        Some(_) => Err(malformed),
-    }
+    let scopes = match member(claims, &issuer.claims.scope) {
+        None => return Ok(None),
+        Some(Value::String(list)) if list.is_empty() => return Ok(None),
+        Some(Value::String(list)) => list.parse().ok(),
+        Some(Value::Array(list)) => {
+            list.iter().map(|value| value.as_str().and_then(|scope| scope.parse::<ScopeToken>().ok())).collect()
+        }
+        Some(_) => None,
+    };
+    scopes.map(Some).ok_or(ClaimError::Malformed("scope"))
 }
 
 /// Reads the `act` of the issuer. Every actor is kept, behind this server's agent. An actor without
-/// `iss` and `sub` is malformed (RFC 8693 §4.1).
-fn read_actor_chain(claims: &Map<String, Value>) -> Result<Option<ActorChain>, ClaimError> {
-    let malformed = ClaimError::Malformed("act");
+/// `iss` is one of the issuer itself (RFC 8693 §4.1); one without `sub` is malformed.
+fn read_actor_chain(
+    claims: &Map<String, Value>,
+    issuer: &TrustedIssuer,
+    ignored: &mut Vec<&'static str>,
+) -> Result<Option<ActorChain>, ClaimError> {
+    let malformed = |_| ClaimError::Malformed("act");
     let mut actors = Vec::new();
-    let mut next = claims.get("act");
+    let mut next = member(claims, "act");
     while let Some(value) = next {
-        let act = value.as_object().ok_or(malformed)?;
-        let part = |name| read_text(act, name).map(|text| text.map(str::to_owned)).map_err(|_| malformed);
-        let name = |name| part(name)?.filter(|text| !text.is_empty()).ok_or(malformed);
-        // A profile that can't be kept verbatim makes the actor malformed; it is never rewritten.
-        actors.push(Actor { iss: name("iss")?, sub: name("sub")?, sub_profile: part("sub_profile")? });
-        next = act.get("act");
+        let act = value.as_object().ok_or(ClaimError::Malformed("act"))?;
+        let name = |name| match read_text(act, name).map_err(malformed)? {
+            Some("") => Err(ClaimError::Malformed("act")),
+            text => Ok(text.map(str::to_owned)),
+        };
+        let iss = name("iss")?.unwrap_or_else(|| issuer.issuer.to_string());
+        let sub = name("sub")?.ok_or(ClaimError::Malformed("act"))?;
+        let sub_profile = read_text(act, "sub_profile").unwrap_or_else(|_| {
+            ignored.push("act.sub_profile");
+            None
+        });
+        actors.push(Actor { iss, sub, sub_profile: sub_profile.map(str::to_owned) });
+        next = member(act, "act");
     }
-    if actors.is_empty() { Ok(None) } else { ActorChain::new(actors).map(Some).map_err(|_| malformed) }
+    if actors.is_empty() {
+        Ok(None)
+    } else {
+        ActorChain::new(actors).map(Some).map_err(|_| ClaimError::Malformed("act"))
+    }
 }
 
-fn read_auth_context(claims: &Map<String, Value>) -> Result<AuthenticationContext, ClaimError> {
-    let amr = match claims.get("amr") {
+/// Reads the claims about the authentication. They are only passed on, so a value that this server
+/// can't pass on is left out and added to `ignored`.
+fn read_auth_context(claims: &Map<String, Value>, ignored: &mut Vec<&'static str>) -> AuthenticationContext {
+    let mut leave_out = |name| ignored.push(name);
+    let auth_time = read_date(claims, "auth_time").unwrap_or_else(|_| {
+        leave_out("auth_time");
+        None
+    });
+    let acr = read_text(claims, "acr").unwrap_or_else(|_| {
+        leave_out("acr");
+        None
+    });
+    let amr = match member(claims, "amr") {
         None => None,
-        Some(Value::Array(list)) if list.len() <= 16 => Some(
-            list.iter()
-                .map(|value| value.as_str().filter(|v| v.len() <= 64).map(str::to_owned))
-                .collect::<Option<Vec<_>>>()
-                .ok_or(ClaimError::Malformed("amr"))?,
-        ),
-        Some(_) => return Err(ClaimError::Malformed("amr")),
+        Some(value) => {
+            let amr = read_methods(value);
+            if amr.is_none() {
+                leave_out("amr");
+            }
+            amr
+        }
     };
-    Ok(AuthenticationContext {
-        auth_time: read_date(claims, "auth_time")?,
-        acr: read_text(claims, "acr")?.map(str::to_owned),
-        amr,
-    })
+    AuthenticationContext { auth_time, acr: acr.map(str::to_owned), amr }
+}
+
+/// Reads up to 16 authentication methods of up to 64 bytes.
+fn read_methods(value: &Value) -> Option<Vec<String>> {
+    let list = value.as_array().filter(|list| list.len() <= 16)?;
+    list.iter().map(|value| value.as_str().filter(|method| method.len() <= 64).map(str::to_owned)).collect()
 }
 
 /// The validated claims of a client assertion (RFC 7523 §3, rfc7523bis), or of an actor token of
@@ -355,7 +494,7 @@ pub fn check_assertion(
         return Err(ClaimError::ClientMismatch);
     }
     // Only a single string is accepted; an array, even with one element, is rejected (rfc7523bis).
-    let aud = claims.get("aud").ok_or(ClaimError::Missing("aud"))?.as_str().ok_or(ClaimError::InvalidAudience)?;
+    let aud = member(claims, "aud").ok_or(ClaimError::Missing("aud"))?.as_str().ok_or(ClaimError::InvalidAudience)?;
     if aud != rules.issuer && Some(aud) != rules.token_endpoint.as_deref() {
         return Err(ClaimError::InvalidAudience);
     }
@@ -364,8 +503,7 @@ pub fn check_assertion(
     if exp > from.saturating_add(rules.max_lifetime).saturating_add(rules.leeway) {
         return Err(ClaimError::LifetimeTooLong);
     }
-    let jti =
-        read_text(claims, "jti")?.filter(|jti| (1..=255).contains(&jti.len())).ok_or(ClaimError::Missing("jti"))?;
+    let jti = read_text(claims, "jti")?.filter(|jti| !jti.is_empty()).ok_or(ClaimError::Missing("jti"))?;
     // Remember the id past the leeway, or garbage collection would permit a replay, and past the
     // maximum clock skew between replicas.
     let remember_until = exp.saturating_add(rules.leeway).saturating_add(MAX_CLOCK_SKEW);

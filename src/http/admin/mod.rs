@@ -5,6 +5,7 @@ pub(super) mod blocks;
 pub(super) mod break_glass;
 pub(super) mod catalogue;
 pub(super) mod grants;
+pub(super) mod issuer_keys;
 pub(super) mod keys;
 pub(super) mod registry;
 pub(super) mod replicas;

@@ -149,7 +149,7 @@ impl From<&RequestError> for ErrorCode {
             | RequestError::TokenTooLarge => Self::InvalidRequest,
             RequestError::InvalidScope(_) | RequestError::ScopeNotAllowed => Self::InvalidScope,
             RequestError::InvalidDetails(_) => Self::InvalidAuthorizationDetails,
-            RequestError::InvalidTarget(_) => Self::InvalidTarget,
+            RequestError::InvalidTarget(_) | RequestError::UnknownTarget { .. } => Self::InvalidTarget,
             RequestError::UnsupportedGrantType => Self::UnsupportedGrantType,
             RequestError::UnauthorizedGrantType | RequestError::NotTokenOwner => Self::UnauthorizedClient,
         }
@@ -189,6 +189,7 @@ impl From<&Denial> for ErrorCode {
                     | CeilingOwner::NextAgent
                     | CeilingOwner::Edge
                     | CeilingOwner::Requester
+                    | CeilingOwner::RequesterClaimElsewhere
                     | CeilingOwner::Parent
                     | CeilingOwner::Task,
                 ..

@@ -239,12 +239,18 @@ fn extract_credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, 
     }
     match (header, form.get("client_secret"), assertion) {
         (_, Some(_), Some(_)) | (Some(_), None, Some(_)) => Err(AuthError::MultipleMethods),
-        // client_secret_post: no client is registered with it.
-        (_, Some(_), None) => Err(AuthError::WrongMethod),
+        (_, Some(secret), None) => {
+            let client = form.get("client_id").ok_or(AuthError::Malformed)?.to_owned();
+            Ok(Credentials::Post { client, secret: Secret::new(secret.to_owned()) })
+        }
         (Some(header), None, None) => {
             let credentials = parse_basic(header.to_str().map_err(|_| AuthError::Malformed)?)?;
             match (&credentials, form.get("client_id")) {
-                (Credentials::Basic { client, .. }, Some(id)) if id != client => Err(AuthError::Malformed),
+                (Credentials::Basic { client, .. } | Credentials::AmbiguousBasic { client, .. }, Some(id))
+                    if id != client =>
+                {
+                    Err(AuthError::Malformed)
+                }
                 _ => Ok(credentials),
             }
         }
@@ -263,7 +269,7 @@ fn extract_credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, 
 }
 
 /// Parses HTTP Basic credentials (RFC 7617). Client id and secret are form-encoded (RFC 6749
-/// §2.3.1).
+/// §2.3.1). Some clients do not encode the secret, so it is kept as sent too if that differs.
 fn parse_basic(header: &str) -> Result<Credentials, AuthError> {
     let (scheme, encoded) = header.split_once(' ').ok_or(AuthError::Malformed)?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -272,8 +278,15 @@ fn parse_basic(header: &str) -> Result<Credentials, AuthError> {
     let bytes = STANDARD.decode(encoded.trim()).map_err(|_| AuthError::Malformed)?;
     let text = Secret::new(String::from_utf8(bytes).map_err(|_| AuthError::Malformed)?);
     let (client, secret) = text.expose().split_once(':').ok_or(AuthError::Malformed)?;
-    let decode = |text: &str| decode_component(text.as_bytes()).map_err(|_| AuthError::Malformed);
-    Ok(Credentials::Basic { client: decode(client)?, secret: Secret::new(decode(secret)?) })
+    let client = decode_component(client.as_bytes()).map_err(|_| AuthError::Malformed)?;
+    let decoded = decode_component(secret.as_bytes()).ok();
+    Ok(match decoded {
+        Some(decoded) if decoded == secret => Credentials::Basic { client, secret: Secret::new(decoded) },
+        decoded => {
+            let readings = decoded.into_iter().chain([secret.to_owned()]);
+            Credentials::AmbiguousBasic { client, secrets: readings.map(Secret::new).collect() }
+        }
+    })
 }
 
 fn find_bearer_token(headers: &HeaderMap) -> Option<Secret> {

@@ -20,7 +20,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{app::Service, domain::replication::Propagation};
+use crate::{
+    app::{IssuerStatus, Service},
+    domain::replication::Propagation,
+};
 
 /// The metrics of one server.
 pub struct Metrics {
@@ -63,6 +66,13 @@ struct RouteLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct IssuerLabel {
     issuer: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabels {
+    issuer: String,
+    /// The position of the rule in `entitlements`, from 0.
+    rule: u32,
 }
 
 impl Metrics {
@@ -109,7 +119,7 @@ impl Metrics {
     /// Returns the metrics as text. `issuers` is the result of the store probe of this scrape: each
     /// trusted issuer with the state of its keys, or `None` if the store did not answer. In that
     /// case the issuers of the last successful probe remain.
-    pub fn render(&self, issuers: Option<Vec<(String, bool)>>) -> Result<String, fmt::Error> {
+    pub fn render(&self, issuers: Option<Vec<IssuerStatus>>) -> Result<String, fmt::Error> {
         {
             let mut probe = self.probe.lock();
             probe.store_up = issuers.is_some();
@@ -128,7 +138,7 @@ impl Metrics {
 #[derive(Debug, Default)]
 struct StoreProbe {
     store_up: bool,
-    issuers: Vec<(String, bool)>,
+    issuers: Vec<IssuerStatus>,
 }
 
 /// Reads the state of the service at each scrape.
@@ -203,16 +213,31 @@ fn encode_gauge(
     gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
 }
 
-fn encode_issuers(encoder: &mut DescriptorEncoder<'_>, issuers: &[(String, bool)]) -> fmt::Result {
+fn encode_issuers(encoder: &mut DescriptorEncoder<'_>, issuers: &[IssuerStatus]) -> fmt::Result {
     if issuers.is_empty() {
         return Ok(());
     }
-    let help = "1 if the last JWKS fetch of the issuer succeeded, else 0.";
+    let label = |status: &IssuerStatus| IssuerLabel { issuer: status.issuer.to_string() };
     let kind = ConstGauge::new(0_i64).metric_type();
+    let help = "1 if the last JWKS fetch of the issuer succeeded, else 0.";
     let mut family = encoder.encode_descriptor("issuer_up", help, None, kind)?;
-    for (issuer, up) in issuers {
-        let label = IssuerLabel { issuer: issuer.clone() };
-        ConstGauge::new(i64::from(*up)).encode(family.encode_family(&label)?)?;
+    for status in issuers {
+        ConstGauge::new(i64::from(status.is_reachable)).encode(family.encode_family(&label(status))?)?;
+    }
+    let help = "Time since the keys of the issuer were fetched.";
+    let mut family = encoder.encode_descriptor("issuer_keys_age", help, Some(&Unit::Seconds), kind)?;
+    for status in issuers {
+        let Some(age) = status.key_age else { continue };
+        ConstGauge::new(age.as_secs_f64()).encode(family.encode_family(&label(status))?)?;
+    }
+    let help = "User tokens that an entitlement rule of the issuer matched since the start.";
+    let kind = ConstCounter::new(0_u64).metric_type();
+    let mut family = encoder.encode_descriptor("entitlement_rule_matches", help, None, kind)?;
+    for status in issuers {
+        for (rule, count) in (0..).zip(&status.rule_matches) {
+            let labels = RuleLabels { issuer: status.issuer.to_string(), rule };
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
     }
     Ok(())
 }

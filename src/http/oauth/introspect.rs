@@ -70,6 +70,7 @@ struct IntrospectionResponse<'a> {
     exp: Timestamp,
     jti: TokenId,
     txn: TaskId,
+    #[serde(skip_serializing_if = "ScopeSet::is_empty")]
     scope: &'a ScopeSet,
     authorization_details: &'a Authority,
     act: &'a ActorChain,

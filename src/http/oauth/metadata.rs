@@ -31,11 +31,11 @@ struct Metadata<'a> {
     revocation_endpoint: String,
     jwks_uri: String,
     grant_types_supported: [&'static str; 2],
-    token_endpoint_auth_methods_supported: [&'static str; 2],
+    token_endpoint_auth_methods_supported: &'a [&'static str],
     token_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
-    introspection_endpoint_auth_methods_supported: [&'static str; 3],
+    introspection_endpoint_auth_methods_supported: Vec<&'static str>,
     introspection_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
-    revocation_endpoint_auth_methods_supported: [&'static str; 2],
+    revocation_endpoint_auth_methods_supported: &'a [&'static str],
     revocation_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
     introspection_signing_alg_values_supported: Vec<&'static str>,
     authorization_details_types_supported: [&'static str; 1],
@@ -50,7 +50,11 @@ pub(in crate::http) async fn metadata(
 ) -> Response {
     let settings = app.service.settings();
     let issuer = &settings.issuer;
-    let methods = ["private_key_jwt", "client_secret_basic"];
+    // A client that authenticates in the body is an exception, so the method is named only where
+    // there is one.
+    let all_methods = ["private_key_jwt", "client_secret_basic", "client_secret_post"];
+    let has_post = app.service.has_client_secret_post(&cx).await;
+    let methods = if has_post { &all_methods[..] } else { all_methods.split_last().map_or(&[][..], |(_, rest)| rest) };
     let algorithms = || JwsAlgorithm::ALL.into_iter().map(JwsAlgorithm::as_str).collect::<Vec<_>>();
     let signing = app.service.signing_algorithms(&cx).into_iter().map(SigningAlgorithm::as_str).collect();
     let document = Metadata {
@@ -64,7 +68,7 @@ pub(in crate::http) async fn metadata(
         grant_types_supported: ["urn:ietf:params:oauth:grant-type:token-exchange", "client_credentials"],
         token_endpoint_auth_methods_supported: methods,
         token_endpoint_auth_signing_alg_values_supported: algorithms(),
-        introspection_endpoint_auth_methods_supported: ["private_key_jwt", "client_secret_basic", "bearer"],
+        introspection_endpoint_auth_methods_supported: methods.iter().copied().chain(["bearer"]).collect(),
         introspection_endpoint_auth_signing_alg_values_supported: algorithms(),
         revocation_endpoint_auth_methods_supported: methods,
         revocation_endpoint_auth_signing_alg_values_supported: algorithms(),

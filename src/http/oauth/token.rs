@@ -37,7 +37,10 @@ struct TokenResponse<'a> {
     issued_token_type: &'static str,
     token_type: &'static str,
     expires_in: u32,
-    scope: &'a ScopeSet,
+    /// Left out if the token covers no scope completely: an empty scope is not valid (RFC 6749
+    /// §3.3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a ScopeSet>,
     authorization_details: &'a Authority,
     txn: TaskId,
 }
@@ -55,7 +58,7 @@ impl<'a> From<&'a ExchangedToken> for TokenResponse<'a> {
             issued_token_type,
             token_type,
             expires_in: issued.expires_in.as_seconds(),
-            scope: &issued.scope,
+            scope: Some(&issued.scope).filter(|scope| !scope.is_empty()),
             authorization_details: &issued.authority,
             txn: issued.task,
         }

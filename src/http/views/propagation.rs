@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::domain::replication::Propagation;
 
 /// The propagation of a log entry.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub(in crate::http) struct PropagationView {
     seq: u64,
     replicas_acknowledged: usize,

@@ -22,7 +22,7 @@ export async function introspect(token) {
   if (!answer.ok) throw new Error(`introspection: status ${answer.status}`);
   const { active, aud, sub, act, client_id, scope, exp } = await answer.json();
   if (!active || aud !== RESOURCE_URI) return undefined;
-  return { token, clientId: client_id, scopes: scope.split(' '), expiresAt: exp, extra: { sub, act } };
+  return { token, clientId: client_id, scopes: scope?.split(' ') ?? [], expiresAt: exp, extra: { sub, act } };
 }
 
 /** Returns the result of the tool `whoami`: the person and the agent of the call. */

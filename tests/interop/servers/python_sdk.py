@@ -28,7 +28,7 @@ class Introspection(TokenVerifier):
         return AccessToken(
             token=token,
             client_id=claims["client_id"],
-            scopes=claims["scope"].split(),
+            scopes=claims.get("scope", "").split(),
             expires_at=claims["exp"],
             resource=claims["aud"],
             subject=claims["sub"],

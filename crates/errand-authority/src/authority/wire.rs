@@ -115,6 +115,14 @@ impl RequestedPermissions {
         self.0.iter().map(|(n, permission)| (*n, permission))
     }
 
+    /// Replaces the resources, for example aliases by canonical URIs.
+    #[must_use]
+    pub fn map_resources(self, canonical: impl Fn(&ResourceUri) -> ResourceUri) -> Self {
+        let permissions = self.0.into_iter();
+        let replace = |permission: Permission| Permission { resource: canonical(&permission.resource), ..permission };
+        Self(permissions.map(|(n, permission)| (n, replace(permission))).collect())
+    }
+
     /// Returns all requested permissions.
     #[must_use]
     pub fn to_authority(&self) -> Authority {

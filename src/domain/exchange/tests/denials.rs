@@ -21,6 +21,7 @@ fn denial_number(denial: &Denial) -> usize {
         CeilingOwner::Task => 4,
         CeilingOwner::NextAgent => 5,
         CeilingOwner::Edge => 6,
+        CeilingOwner::RequesterClaimElsewhere => 7,
     };
     let unavailable = |reason: &ToolUnavailable| match reason {
         ToolUnavailable::Changed => 0,

@@ -6,7 +6,7 @@ use crate::domain::{
     id::ToolDigest,
     registry::{
         Reduction,
-        issuer::UserMatcher,
+        issuer::{ClaimMatcher, MatchMode, UserMatcher},
         tool::{KnownTool, ToolUnavailable},
     },
 };
@@ -147,7 +147,8 @@ fn edge_is_written_as_name_or_object() {
 
 #[test]
 fn entitlement_applies_only_to_matching_users() {
-    let holder = UserMatcher::Claim { name: "groups".into(), value: "staff".into() };
+    let (path, value, mode) = (vec!["groups".into()], "staff".into(), MatchMode::Value);
+    let holder = UserMatcher::Claim(ClaimMatcher { path, value, mode });
     for (claims, want) in [
         (json!({"groups": "staff"}), true),
         (json!({"groups": ["x", "staff"]}), true),
