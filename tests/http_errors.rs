@@ -43,7 +43,7 @@ use errand::{
             tool::ToolRecord,
         },
         replication::{Heartbeat, ReplicaId},
-        revocation::{LogEntry, LogPosition},
+        revocation::{LogEntry, LogPosition, evidence::EvidenceDigest},
         sealed_key::StoredSealedKey,
         secret::Pepper,
         settings::{AdmissionLimits, MemoryLimits, Quotas, TaskLimits, TokenLimits},
@@ -55,11 +55,11 @@ use errand::{
     http::{AppState, HttpSettings, router},
     ports::{
         AuditFilter, AuditKeys, AuditRow, AuditState, AuditStore, ChangeListener, Clock, CommitError,
-        ConfigurationStore, Entropy, FetchCaller, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LogStore,
-        MaintenanceStore, McpServers, Outage, Page, PageRequest, QuotaStore, RegistryStore, ReplicaStore,
-        SignatureError, Signer, StatusListStore, StoredKey, StoredKeys, StoredRegistry, TaskFilter, TaskStore,
-        TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, ToolListing, ToolListingError, TrustedKeys,
-        VerifiedToken, WriteOutcome, WriteSet, WriteStore,
+        ConfigurationStore, Entropy, EvidenceSelector, FetchCaller, GcStats, GrantFilter, GrantStore, KeyStore,
+        ListError, LogStore, MaintenanceStore, McpServers, Outage, Page, PageRequest, QuotaStore, RegistryStore,
+        ReplicaStore, SeenEvidence, SignatureError, Signer, StatusListStore, StoredKey, StoredKeys, StoredRegistry,
+        TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, ToolListing,
+        ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
     },
 };
 use http_body_util::BodyExt;
@@ -550,6 +550,14 @@ impl TokenStore for StoreBehavior {
 
     async fn list_tokens(&self, _: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
         self.page(page).await
+    }
+
+    async fn list_evidence(&self, _: &EvidenceSelector, _: Timestamp) -> Result<Vec<SeenEvidence>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn list_sessions(&self, _: &Requester) -> Result<Vec<EvidenceDigest>, Outage> {
+        self.get(Vec::new()).await
     }
 }
 

@@ -119,6 +119,12 @@ CREATE TABLE tokens (
     break_glass boolean NOT NULL DEFAULT false, -- whether that grant is a break-glass grant
     status_shard bigint,                    -- the shard of the status list index
     status_index bigint CHECK (status_index >= 0), -- the status list index within the shard
+    evidence text COLLATE "C",               -- the user token that was exchanged: a digest of its issuer and `jti`, or of its text
+    evidence_issued bigint CHECK (evidence_issued >= 0), -- its `iat`; 0 if it has none
+    evidence_expires bigint CHECK (evidence_expires >= 0), -- its `exp`
+    session text COLLATE "C",                -- the session of its sign-in: a digest of its issuer and `sid`
+    CHECK ((evidence IS NULL) = (evidence_issued IS NULL) AND (evidence IS NULL) = (evidence_expires IS NULL)),
+    CHECK (evidence IS NOT NULL OR session IS NULL),
     CHECK ((requester_issuer IS NULL) = (requester_subject IS NULL)),
     CONSTRAINT tokens_status_index_with_shard CHECK ((status_shard IS NULL) = (status_index IS NULL))
 );

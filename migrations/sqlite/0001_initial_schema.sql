@@ -120,6 +120,12 @@ CREATE TABLE tokens (
     break_glass INTEGER NOT NULL DEFAULT 0 CHECK (break_glass IN (0, 1)),
     status_shard INTEGER,                   -- the shard of the status list index
     status_index INTEGER CHECK (status_index >= 0), -- the status list index within the shard
+    evidence TEXT,               -- the user token that was exchanged: a digest of its issuer and `jti`, or of its text
+    evidence_issued INTEGER CHECK (evidence_issued >= 0), -- its `iat`; 0 if it has none
+    evidence_expires INTEGER CHECK (evidence_expires >= 0), -- its `exp`
+    session TEXT,                -- the session of its sign-in: a digest of its issuer and `sid`
+    CHECK ((evidence IS NULL) = (evidence_issued IS NULL) AND (evidence IS NULL) = (evidence_expires IS NULL)),
+    CHECK (evidence IS NOT NULL OR session IS NULL),
     CHECK ((requester_issuer IS NULL) = (requester_subject IS NULL)),
     CHECK ((status_shard IS NULL) = (status_index IS NULL))
 ) STRICT;

@@ -9,10 +9,11 @@ use crate::{
         authority::{Authority, DetailsError},
         exchange::Denial,
         grants::break_glass::ReviewError,
+        id::ClientId,
         jose::jws::JwsError,
         quota::QuotaExceeded,
         registry::{BlockError, issuer::SubjectTokenType, tool::AcceptanceError},
-        revocation::SuspensionCause,
+        revocation::{SuspensionCause, evidence::EvidenceEnd},
         scope::ScopeError,
         task::TransitionError,
         token::foreign_claims::ClaimError,
@@ -294,6 +295,12 @@ pub enum TokenError {
     /// The token was used before.
     #[error("the token was already used; sign a new one for each request")]
     Replayed,
+    /// The requester refused an agent at `/v1/grants`.
+    #[error("the requester refused the agent `{0}`, until they make a grant to it at `/v1/grants`")]
+    AgentRefused(ClientId),
+    /// The user token is no longer evidence.
+    #[error(transparent)]
+    EvidenceEnded(EvidenceEnd),
 }
 
 fn describe_suspension(cause: Option<&SuspensionCause>) -> String {

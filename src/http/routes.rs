@@ -116,6 +116,7 @@ routes! {
 
         GET "/v1/grants" => self_service::grants::list;
         POST "/v1/grants" => self_service::grants::create;
+        DELETE "/v1/grants" => self_service::grants::refuse;
         DELETE "/v1/grants/{id}" => self_service::grants::withdraw;
     }
 

@@ -7,7 +7,10 @@ use errand::{
         grants::Grant,
         id::{ClientId, GrantId, TaskId, TokenId},
         registry::{Entry, RegistryObject, Source},
-        revocation::{LogAction, LogPosition, NewEntry, Target},
+        revocation::{
+            LogAction, LogPosition, NewEntry, Target,
+            evidence::{EvidenceDigest, PresentedEvidence},
+        },
         status_list::{Shard, StatusIndex},
         task::{Requester, Task, TaskState, Transition},
         time::Timestamp,
@@ -115,6 +118,17 @@ pub fn status_index(number: u64) -> StatusIndex {
     StatusIndex { shard: Shard::for_expiry(at(NOW.unix() + 300)), number }
 }
 
+/// A user token of the second before the tests.
+pub fn evidence(jti: &str, sid: Option<&str>) -> PresentedEvidence {
+    let issuer = requester("alice").issuer;
+    PresentedEvidence {
+        token: EvidenceDigest::of_token_id(&issuer, jti),
+        session: sid.map(|sid| EvidenceDigest::of_session(&issuer, sid)),
+        issued: at(NOW.unix() - 1),
+        expires: at(NOW.unix() + 600),
+    }
+}
+
 pub fn token(n: u128) -> TokenRecord {
     TokenRecord {
         id: token_id(n),
@@ -132,6 +146,7 @@ pub fn token(n: u128) -> TokenRecord {
         expires: at(NOW.unix() + 300),
         rev: LogPosition::new(4711),
         status_index: Some(status_index(u64::try_from(n).unwrap())),
+        evidence: Some(evidence("jti", Some("sid"))),
     }
 }
 

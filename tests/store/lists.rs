@@ -6,12 +6,13 @@ use errand::{
     domain::{
         authority::Permission,
         grants::Grant,
-        revocation::LogPosition,
+        revocation::{LogPosition, evidence::PresentedEvidence},
         task::{Task, TaskState},
         token::TokenKind,
     },
     ports::{
-        AuditFilter, GrantFilter, ListError, Page, PageRequest, Store, TaskFilter, TokenFilter, TokenRecord, WriteSet,
+        AuditFilter, EvidenceSelector, GrantFilter, ListError, Page, PageRequest, SeenEvidence, Store, TaskFilter,
+        TokenFilter, TokenRecord, WriteSet,
     },
 };
 
@@ -73,6 +74,7 @@ async fn token_round_trips(on: &TestStore) {
         authority: authority(&[]),
         rev: LogPosition::new(0),
         status_index: None,
+        evidence: None,
         ..token(2)
     };
     let kinds = [TokenKind::Access, TokenKind::HandOver, TokenKind::Txn, TokenKind::Api];
@@ -307,7 +309,43 @@ async fn tasks_are_filtered_by_resource_and_age(on: &TestStore) {
     assert_eq!(found(both).await, [3, 1]);
 }
 
+async fn exchanged_user_tokens_are_listed(on: &TestStore) {
+    let store = on.open().await;
+    let with = |n: u128, jti: &str, sid: Option<&str>| TokenRecord { evidence: Some(evidence(jti, sid)), ..token(n) };
+    let tokens = [
+        TokenRecord { task: Some(task_id(1)), ..with(1, "one", Some("s1")) },
+        TokenRecord { task: Some(task_id(1)), ..with(2, "one", Some("s1")) },
+        TokenRecord { task: Some(task_id(1)), client: client("reader"), ..with(3, "one", None) },
+        TokenRecord { task: Some(task_id(2)), requester: Some(requester("bob")), ..with(4, "two", Some("s2")) },
+        TokenRecord { task: Some(task_id(2)), evidence: None, ..token(5) },
+    ];
+    put_records(&*store, &[], &tokens).await;
+    for record in &tokens {
+        assert_eq!(store.find_token(record.id).await.unwrap().as_ref(), Some(record));
+    }
+    let seen = |name: &str, jti: &str| {
+        let PresentedEvidence { token, expires, .. } = evidence(jti, None);
+        SeenEvidence { client: client(name), token, expires }
+    };
+    let (one, reader, two) = (seen("planner", "one"), seen("reader", "one"), seen("planner", "two"));
+    let list = async |selector: EvidenceSelector, now| store.list_evidence(&selector, now).await.unwrap();
+    let tasks = |ids: &[u128]| EvidenceSelector::Tasks(ids.iter().map(|id| task_id(*id)).collect());
+    assert_eq!(list(tasks(&[1]), NOW).await, [one.clone(), reader.clone()]);
+    assert_eq!(list(tasks(&[2, 3]), NOW).await, [two]);
+    assert_eq!(list(tasks(&[]), NOW).await, []);
+    assert_eq!(list(tasks(&[1, 2]), at(NOW.unix() + 600)).await, [], "expired");
+    let of = |name: &str, from| EvidenceSelector::Requester(requester(name), from);
+    assert_eq!(list(of("alice", at(NOW.unix() - 1)), NOW).await, [one, reader]);
+    assert_eq!(list(of("alice", NOW), NOW).await, [], "issued before");
+    assert_eq!(list(of("alic", at(0)), NOW).await, []);
+    let sessions = async |name: &str| store.list_sessions(&requester(name)).await.unwrap();
+    assert_eq!(sessions("alice").await, [evidence("one", Some("s1")).session.unwrap()]);
+    assert_eq!(sessions("bob").await, [evidence("two", Some("s2")).session.unwrap()]);
+    assert_eq!(sessions("carol").await, []);
+}
+
 conformance!(
+    exchanged_user_tokens_are_listed,
     tasks_are_filtered_by_resource_and_age,
     task_round_trips,
     token_round_trips,

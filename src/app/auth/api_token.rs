@@ -151,6 +151,7 @@ impl Service {
                 expires: claims.exp,
                 rev,
                 status_index: None,
+                evidence: None,
             }),
             ..WriteSet::default()
         };

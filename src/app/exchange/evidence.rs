@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::{
     app::{
         AuthError, Error, PresentedTokenType, RequestContext, RequestError, Service, Snapshot, TokenError,
@@ -11,14 +13,18 @@ use crate::{
     domain::{
         authority::Permission,
         exchange::{Evidence, Presenter, check_holder, presenter_binding::AgentMatch},
-        id::{TaskId, TokenId},
+        id::{ClientId, TaskId, TokenId},
         jose::jws::{JwsHeader, UnverifiedJws},
         registry::{
             client::Client,
             issuer::{SubjectTokenType, TrustedIssuer},
         },
-        revocation::{RevocationKeys, Standing},
+        revocation::{
+            RevocationKeys, Standing,
+            evidence::{EvidenceDigest, EvidenceEnd, PresentedEvidence},
+        },
         task::Requester,
+        time::Timestamp,
         token::{
             TYP_ACCESS_TOKEN, TYP_TXN_TOKEN, TaskTokenClaims, TokenKind, check_expiry,
             foreign_claims::{ClaimError, UserClaims, UserTokenRules, check_user_claims},
@@ -30,15 +36,31 @@ use crate::{
 /// A subject token whose signature and claims are verified, and that is live.
 #[derive(Debug)]
 pub(in crate::app) enum SubjectToken {
-    User(Box<UserClaims>, Arc<TrustedIssuer>),
+    User(Box<UserClaims>, Arc<TrustedIssuer>, Box<PresentedEvidence>),
     Own(Box<TaskTokenClaims>, TokenKind),
 }
 
 impl SubjectToken {
     pub(in crate::app) fn evidence(&self) -> Evidence<'_> {
         match self {
-            Self::User(claims, issuer) => Evidence::User(claims, issuer),
+            Self::User(claims, issuer, _) => Evidence::User(claims, issuer),
             Self::Own(claims, kind) => Evidence::Own(claims, *kind),
+        }
+    }
+
+    /// Returns the names of a user token, under which it can be ended as evidence.
+    pub(super) fn presented(&self) -> Option<&PresentedEvidence> {
+        match self {
+            Self::User(_, _, presented) => Some(presented),
+            Self::Own(..) => None,
+        }
+    }
+
+    /// Returns why a user token is no longer evidence for the agent that presents it.
+    pub(super) fn evidence_end(&self, agent: &ClientId, snapshot: &Snapshot) -> Option<EvidenceEnd> {
+        match self {
+            Self::User(claims, _, presented) => snapshot.evidence_end(agent, &claims.requester, presented),
+            Self::Own(..) => None,
         }
     }
 }
@@ -74,7 +96,7 @@ pub(super) struct KnownIssuedToken {
 impl From<&SubjectToken> for KnownSubject {
     fn from(subject: &SubjectToken) -> Self {
         match subject {
-            SubjectToken::User(claims, _) => Self { requester: claims.requester.clone(), issued: None },
+            SubjectToken::User(claims, ..) => Self { requester: claims.requester.clone(), issued: None },
             SubjectToken::Own(claims, _) => Self {
                 requester: claims.requester(),
                 issued: Some(KnownIssuedToken {
@@ -180,7 +202,14 @@ impl Service {
             Some(issuer) => {
                 let issuer = snapshot.registry.issuer(issuer).filter(|issuer| !issuer.disabled).cloned();
                 let issuer = issuer.ok_or_else(|| subject_error(TokenError::UntrustedIssuer))?;
-                Ok(self.verify_user_token(jws, declared_type, issuer, presenter, snapshot, cx).await?)
+                let subject = self.verify_user_token(jws, declared_type, issuer, presenter, snapshot, cx).await?;
+                match subject.evidence_end(presenter.id(), snapshot) {
+                    None => Ok(subject),
+                    Some(end) => Err(EvidenceError {
+                        error: subject_error(TokenError::EvidenceEnded(end)),
+                        known: Some(KnownSubject::from(&subject)),
+                    }),
+                }
             }
             None => Err(subject_error(TokenError::BadClaim(ClaimError::Missing("iss"))).into()),
         }
@@ -239,6 +268,7 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<SubjectToken, Error> {
         let kind = classify_user_token(jws.header(), declared_type, &issuer.token_types).map_err(subject_error)?;
+        let signed_text = jws.text().rsplit_once('.').map_or("", |(signed, _)| signed);
         if !issuer.token_types.contains(&kind) {
             return Err(subject_error(TokenError::TokenTypeNotAccepted(kind)));
         }
@@ -268,7 +298,8 @@ impl Service {
             tracing::debug!(%issuer, ?claims, "claims of a user token are left out: their values can't be passed on");
         }
         self.inner.rule_matches.count(&issuer, &claims.raw_claims);
-        Ok(SubjectToken::User(Box::new(claims), issuer))
+        let presented = presented_evidence(&claims, signed_text.as_bytes());
+        Ok(SubjectToken::User(Box::new(claims), issuer, Box::new(presented)))
     }
 
     /// Verifies an actor token, and returns how it relates to the client that presents it. It must
@@ -312,6 +343,26 @@ impl Service {
             }
             PresentedTokenType::IdToken | PresentedTokenType::TxnToken => Err(actor_error(TokenError::WrongTyp)),
         }
+    }
+}
+
+/// Names a user token as evidence. `signed` is its header and claims, as signed.
+fn presented_evidence(claims: &UserClaims, signed: &[u8]) -> PresentedEvidence {
+    let issuer = &claims.requester.issuer;
+    let text = |name: &str| claims.raw_claims.get(name).and_then(Value::as_str);
+    PresentedEvidence {
+        token: text("jti").map_or_else(
+            || EvidenceDigest::of_signed_text(issuer, signed),
+            |jti| EvidenceDigest::of_token_id(issuer, jti),
+        ),
+        session: match claims.raw_claims.get("sid") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(sid)) => Some(EvidenceDigest::of_session(issuer, sid)),
+            // A session may be named by a number.
+            Some(sid) => Some(EvidenceDigest::of_session(issuer, &sid.to_string())),
+        },
+        issued: claims.issued.unwrap_or(Timestamp::from_unix(0)),
+        expires: claims.expires,
     }
 }
 

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use crate::{
     app::{
-        Error, ExchangeRequest, LogicError, RequestContext, RequestError, Service, Snapshot, UnredeemedClient,
+        Error, ExchangeRequest, LogicError, RequestContext, RequestError, Service, Snapshot, TokenError,
+        UnredeemedClient,
         auth::client::IdentifiedClient,
         exchange::{
             evidence::{SubjectToken, VerifiedEvidence},
@@ -25,14 +26,17 @@ use crate::{
     },
     domain::{
         authority::Authority,
-        exchange::{Denial, ExchangeInput, TaskSelector, TokenPlan, decide, presenter_binding::BindingError},
-        id::TaskId,
+        exchange::{
+            Denial, Evidence, ExchangeInput, Presenter, RequestedToken, TaskSelector, TokenPlan, decide,
+            presenter_binding::BindingError,
+        },
+        id::{ClientId, TaskId},
         revocation::Standing,
         scope::ScopeSet,
         secret::Secret,
         task::{Task, TaskState},
         time::Lifetime,
-        token::TokenKind,
+        token::{TaskTokenClaims, TokenKind},
     },
     ports::{Outage, ReplayGuard, WriteOutcome},
 };
@@ -125,6 +129,9 @@ impl Service {
         let subject = &evidence.subject;
         let requested_token = self.resolve_target(caller, request, subject.evidence())?;
         let target = requested_token.resource().map(|resource| &resource.uri);
+        if let Some(agent) = Self::find_refused_agent_of(evidence, requested_token, snapshot) {
+            return Err(Error::Token("subject", TokenError::AgentRefused(agent)));
+        }
         let details = request.authorization_details.as_ref().map(|details| details.resolve(target));
         let details = details.transpose().map_err(RequestError::from)?;
         let details = details.map(|details| details.map_resources(|uri| snapshot.registry.canonical_uri(uri)));
@@ -167,6 +174,35 @@ impl Service {
         }
     }
 
+    /// Returns the first agent of a new token that its requester refused: the presenter, the agents
+    /// in the chain of the subject token, and the agent that the token is for.
+    fn find_refused_agent_of(
+        evidence: &VerifiedEvidence<'_>,
+        requested_token: RequestedToken<'_>,
+        snapshot: &Snapshot,
+    ) -> Option<ClientId> {
+        let (requester, agents) = match evidence.subject.evidence() {
+            Evidence::User(user, _) => (user.requester.clone(), Vec::new()),
+            Evidence::Own(own, _) => (own.requester(), own.revocation_keys().agents.into_iter().collect()),
+        };
+        let presenter = match evidence.presenter {
+            Presenter::Agent(agent) => Some(agent.id.clone()),
+            Presenter::Resource(_) => None,
+        };
+        let next = match requested_token {
+            RequestedToken::HandOver(agent, _) => Some(agent.id.clone()),
+            RequestedToken::Access(_) | RequestedToken::Txn => None,
+        };
+        let mut agents = presenter.into_iter().chain(agents).chain(next);
+        agents.find(|agent| snapshot.is_refused(agent, &requester))
+    }
+
+    /// Returns an agent of a signed token that its requester refused meanwhile.
+    fn find_refused_agent(claims: &TaskTokenClaims, snapshot: &Snapshot) -> Option<ClientId> {
+        let requester = claims.requester();
+        claims.revocation_keys().agents.into_iter().find(|agent| snapshot.is_refused(agent, &requester))
+    }
+
     /// Finds the task that the request names. A task of another requester or root agent is treated
     /// as unknown, and so is a task of an agent or issuer that was registered under the same id
     /// before.
@@ -177,7 +213,7 @@ impl Service {
     ) -> Result<Option<Task>, Error> {
         let ExchangeContext { caller, request, .. } = exchange;
         match (request.task_id, subject) {
-            (Some(id), SubjectToken::User(user, _)) => {
+            (Some(id), SubjectToken::User(user, ..)) => {
                 let task = self.store().find_task(id).await?;
                 let is_own = |task: &Task| {
                     task.belongs_to(&user.requester, caller.id()) && caller.snapshot().registry.is_current_task(task)
@@ -202,7 +238,7 @@ impl Service {
     ) -> Result<ExchangeAttempt, Error> {
         let checked_at = self.clock().monotonic();
         let snapshot = self.inner.follower.snapshot(exchange.cx.now).await?;
-        if self.is_still_valid(exchange.caller, &signed, &snapshot) {
+        if self.is_still_valid(exchange.caller, &evidence.subject, &signed, &snapshot) {
             return self.commit(exchange, evidence, signed, checked_at).await;
         }
         Ok(ExchangeAttempt::Outdated(exchange.caller.revalidate(snapshot)?))
@@ -211,11 +247,19 @@ impl Service {
     /// Checks that the same decision would be made now, right before the commit: fetching an
     /// issuer's keys takes time, and a client may send its request slowly. A revocation after this
     /// check ends the token by its `rev`.
-    fn is_still_valid(&self, caller: &IdentifiedClient, signed: &SignedToken, snapshot: &Snapshot) -> bool {
+    fn is_still_valid(
+        &self,
+        caller: &IdentifiedClient,
+        subject: &SubjectToken,
+        signed: &SignedToken,
+        snapshot: &Snapshot,
+    ) -> bool {
         let decided_at = caller.snapshot();
         (snapshot.log_epoch == decided_at.log_epoch && snapshot.seq == decided_at.seq)
             || (snapshot.registry_generation == decided_at.registry_generation
                 && self.inner.ports.signer.version() == signed.key_version
+                && subject.evidence_end(caller.id(), snapshot).is_none()
+                && Self::find_refused_agent(&signed.claims, snapshot).is_none()
                 && snapshot.standing(&signed.claims.revocation_keys()) == Standing::Live)
     }
 

@@ -81,6 +81,7 @@ impl Service {
                 expires: plan.expires,
                 rev: claims.rev,
                 status_index: *status_index,
+                evidence: evidence.subject.presented().cloned(),
             }),
             audit_records: with_use_record(issue_record(exchange, signed), claims),
             ..WriteSet::default()

@@ -12,7 +12,7 @@ use crate::{
             idempotency::{Idempotent, Replay},
             retry::{Completion, Decision},
         },
-        grants::{GrantActor, capacity_guard, grant_record},
+        grants::{GrantActor, capacity_guard, check_not_refused, grant_record, pin_definitions},
         replication::propagation::UnloggedWrite,
     },
     domain::{
@@ -84,7 +84,9 @@ impl Service {
         let record = audit_record(admin, &created, Event::BreakGlassCreate, cx);
         let completion = self.commit_with_retry(&request, None, |_| async {
             let snapshot = self.inner.follower.snapshot(cx.now).await?;
+            let created = BreakGlassGrant { grant: pin_definitions(&snapshot, &created.grant)?, ..created.clone() };
             self.check_grant(&snapshot, &created.grant, cx).await?;
+            check_not_refused(&snapshot, &created.grant)?;
             if !snapshot.registry.accepts_break_glass(&authority) {
                 let text = "a resource of the requested authority does not accept break-glass grants";
                 return Ok(Decision::Refuse(ConflictError::Inconsistent(text.into())));
@@ -96,10 +98,10 @@ impl Service {
                 StateChange::PutBreakGlass(Box::new(created.clone())),
                 Record { granted, reason, ..record.clone() },
             );
-            Ok(Decision::WriteUnlogged(Box::new(write), ()))
+            Ok(Decision::WriteUnlogged(Box::new(write), created))
         });
         match completion.await? {
-            Completion::Done((), _) => {
+            Completion::Done(created, _) => {
                 let (by, agent, until) = (admin.identity(), &created.grant.agent, created.grant.expires.to_rfc3339());
                 tracing::warn!(grant = %id, by, %agent, until, "break-glass: emergency grant created");
                 Ok(created)

@@ -23,7 +23,7 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<Vec<Grant>, Error> {
         let claims = match subject {
-            SubjectToken::User(claims, _) => claims,
+            SubjectToken::User(claims, ..) => claims,
             SubjectToken::Own(claims, _) => {
                 let Some(id) = claims.grant else { return Ok(Vec::new()) };
                 return Ok(self.store().find_grant(id).await?.into_iter().collect());

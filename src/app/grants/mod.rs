@@ -22,7 +22,7 @@ use crate::{
         authority::Authority,
         grants::{Grant, MAX_TOTAL_GRANTS},
         id::{ClientId, GrantId},
-        registry::ObjectKind,
+        registry::{ObjectKind, UnacceptedTool},
         revocation::{LogAction, NewEntry, Target, latest_possible_expiry},
         task::Requester,
         time::Timestamp,
@@ -110,29 +110,45 @@ impl Service {
             at: cx.now,
             break_glass: false,
         };
-        let details = json!({"id": id, "until": until, "authorization_details": grant.authority});
+        let details = |grant: &Grant| json!({"id": id, "until": until, "authorization_details": grant.authority});
         let record = grant_record(by, &grant.requester, &grant.agent, cx);
         let completion = self.commit_with_retry(&request, None, |_| async {
             let snapshot = self.inner.follower.snapshot(cx.now).await?;
             if !by.is_still_authorized(&snapshot) {
                 return Err(AuthError::InvalidBearer.into());
             }
+            if matches!(by, GrantActor::Admin(_)) {
+                check_not_refused(&snapshot, &grant)?;
+            }
+            let grant = pin_definitions(&snapshot, &grant)?;
             self.check_grant(&snapshot, &grant, cx).await?;
+            // A grant of their own lifts the requester's refusal of the agent.
+            if snapshot.is_refused(&grant.agent, &grant.requester) {
+                let write = WriteSet {
+                    precondition: Some(capacity_guard(&grant, &snapshot, cx)),
+                    idempotency: request.storing(&(id, cx.now))?,
+                    state_changes: vec![StateChange::PutGrant(Box::new(grant.clone()))],
+                    log_entries: vec![delegation_entry(LogAction::Resume, &grant.agent, &grant.requester, by, cx)],
+                    audit_records: vec![Record { granted: Some(details(&grant)), ..record.clone() }],
+                    ..WriteSet::default()
+                };
+                return Ok(Decision::Write(Box::new(write), grant));
+            }
             let write = UnloggedWrite::new(
                 capacity_guard(&grant, &snapshot, cx),
                 request.storing(&(id, cx.now))?,
                 StateChange::PutGrant(Box::new(grant.clone())),
-                Record { granted: Some(details.clone()), ..record.clone() },
+                Record { granted: Some(details(&grant)), ..record.clone() },
             );
-            Ok(Decision::WriteUnlogged(Box::new(write), ()))
+            Ok(Decision::WriteUnlogged(Box::new(write), grant))
         });
         match completion.await? {
-            Completion::Done((), _) => Ok(grant),
+            Completion::Done(grant, _) => Ok(grant),
             Completion::Replayed(Replay { response: (id, at), .. }) => {
                 self.read_replayed_grant(by, Grant { id, at, ..grant }, cx).await
             }
             Completion::Refused(conflict) => {
-                Err(self.record_refusal(Record { requested: Some(details), ..record }, conflict).await)
+                Err(self.record_refusal(Record { requested: Some(details(&grant)), ..record }, conflict).await)
             }
         }
     }
@@ -140,8 +156,8 @@ impl Service {
     /// Returns a grant that an earlier request with the same idempotency key created. A grant that
     /// was withdrawn since is not created again: its withdrawal was intended.
     async fn read_replayed_grant(&self, by: GrantActor<'_>, grant: Grant, cx: &RequestContext) -> Result<Grant, Error> {
-        if self.store().find_grant(grant.id).await?.is_some() {
-            return Ok(grant);
+        if let Some(created) = self.store().find_grant(grant.id).await? {
+            return Ok(created);
         }
         let requested = Some(json!({"id": grant.id, "replayed": true}));
         let record = Record { requested, ..grant_record(by, &grant.requester, &grant.agent, cx) };
@@ -219,6 +235,50 @@ impl Service {
         }
     }
 
+    /// Ends everything that the agent does for the requester, and refuses it anything more until
+    /// the requester makes a grant to it. Consent need not be required for this. When this
+    /// returns, the tokens are revoked everywhere.
+    pub async fn refuse_agent(
+        &self,
+        caller: &RequesterCaller,
+        agent: &ClientId,
+        cx: &RequestContext,
+    ) -> Result<(), Error> {
+        let (by, requester) = (GrantActor::Requester(caller), caller.requester());
+        let record = grant_record(by, requester, agent, cx);
+        let snapshot = self.inner.follower.committed_snapshot(cx.now).await?;
+        if !by.is_still_authorized(&snapshot) {
+            return Err(AuthError::InvalidBearer.into());
+        }
+        let record = Record { requested: Some(json!("refuse")), ..record };
+        if snapshot.registry.agent(agent).is_none() {
+            return Err(self.record_refusal_after_barrier(record, ConflictError::NotFound("agent")).await);
+        }
+        // A repeated refusal must find the first one applied everywhere.
+        if snapshot.is_refused(agent, requester) {
+            self.inner.writer.await_barrier().await?;
+        } else {
+            let verbs = [LogAction::Revoke, LogAction::Suspend];
+            let write = WriteSet {
+                log_entries: verbs.map(|verb| delegation_entry(verb, agent, requester, by, cx)).into(),
+                audit_records: vec![record],
+                ..WriteSet::default()
+            };
+            self.inner.writer.commit_and_propagate(write, None).await?;
+            self.clean_up_revoked(cx).await;
+        }
+        loop {
+            let grants = self.store().list_live_grants(requester, agent, cx.now, MAX_TOTAL_GRANTS).await?;
+            let is_last = u32::try_from(grants.len()).is_ok_and(|count| count < MAX_TOTAL_GRANTS);
+            if !grants.is_empty() {
+                self.write_withdrawal(by, grants, cx).await?;
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
     async fn write_withdrawal(&self, by: GrantActor<'_>, grants: Vec<Grant>, cx: &RequestContext) -> Result<(), Error> {
         let mut write = WriteSet::default();
         for grant in grants {
@@ -259,6 +319,49 @@ impl Service {
             }
         };
         Ok(self.store().list_grants(&filter, page).await?)
+    }
+}
+
+/// Returns the grant with the accepted definitions of its tools. The requester consents to a tool
+/// as it is now: when its definition changes, the grant no longer covers it.
+fn pin_definitions(snapshot: &Snapshot, grant: &Grant) -> Result<Grant, ConflictError> {
+    let Some(authority) = &grant.authority else { return Ok(grant.clone()) };
+    let pinned = snapshot.registry.bind_definitions(authority).map_err(|UnacceptedTool { tool, reason }| {
+        ConflictError::Inconsistent(format!("the grant names the tool `{tool}`: {reason}"))
+    })?;
+    Ok(Grant { authority: Some(pinned), ..grant.clone() })
+}
+
+/// Checks that the requester has not refused the agent. Only the requester lifts that.
+fn check_not_refused(snapshot: &Snapshot, grant: &Grant) -> Result<(), ConflictError> {
+    if !snapshot.is_refused(&grant.agent, &grant.requester) {
+        return Ok(());
+    }
+    let text = "the requester refused this agent; only the requester can allow it again, by a grant at `/v1/grants`";
+    Err(ConflictError::Inconsistent(text.into()))
+}
+
+/// Returns the entry about an agent that acts for a requester.
+fn delegation_entry(
+    verb: LogAction,
+    agent: &ClientId,
+    requester: &Requester,
+    by: GrantActor<'_>,
+    cx: &RequestContext,
+) -> NewEntry {
+    let (reason, forget_after) = match verb {
+        LogAction::Revoke => ("the requester refused the agent", latest_possible_expiry(cx.now)),
+        // Kept for good: the last one counts, whenever a replica starts.
+        LogAction::Suspend => ("the requester refused the agent", Timestamp::MAX),
+        LogAction::Resume => ("the requester made a grant to the agent", Timestamp::MAX),
+    };
+    NewEntry {
+        verb,
+        target: Target::Delegation(agent.clone(), Box::new(requester.clone())),
+        reason: reason.into(),
+        by: by.identity(),
+        at: cx.now,
+        forget_after,
     }
 }
 

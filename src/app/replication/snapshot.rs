@@ -10,7 +10,9 @@ use crate::domain::{
     registry::{Registry, issuer::IssuerKeyId},
     requester::Requester,
     revocation::{
-        Index, LogEntry, LogPosition, RevocationKeys, Standing, SuspensionCause, UnknownEntryError, tool_key,
+        Index, LogEntry, LogPosition, RevocationKeys, Standing, SuspensionCause, UnknownEntryError,
+        evidence::{EvidenceEnd, PresentedEvidence},
+        tool_key,
     },
 };
 
@@ -64,6 +66,17 @@ impl Snapshot {
     #[must_use]
     pub fn suspension_cause(&self, keys: &RevocationKeys) -> Option<SuspensionCause> {
         self.index.read().suspension_cause(keys)
+    }
+
+    /// Returns why a user token is no longer evidence for an agent; `None` if it still is.
+    #[must_use]
+    pub fn evidence_end(
+        &self,
+        agent: &ClientId,
+        requester: &Requester,
+        evidence: &PresentedEvidence,
+    ) -> Option<EvidenceEnd> {
+        self.index.read().evidence_end(agent, requester, evidence)
     }
 
     /// Returns whether a requester refused an agent.

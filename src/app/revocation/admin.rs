@@ -129,7 +129,12 @@ impl Service {
                 // A concurrent change may be newer than the snapshot of this request.
                 let snapshot = self.inner.follower.committed_snapshot(cx.now).await?;
                 let action = BlockAction::try_from(action)?;
-                plan_block(admin, &snapshot.registry, target, action, &revocation.reason, cx)
+                let mut plan = plan_block(admin, &snapshot.registry, target, action, &revocation.reason, cx)?;
+                if let (BlockAction::Block, RevocationTarget::Requester(requester)) = (action, target) {
+                    let (by, reason) = (admin.identity(), revocation.reason.as_str());
+                    plan.prepend_entries(self.end_evidence_of_requester(requester, &by, reason, cx).await?);
+                }
+                Ok(plan)
             }
         }
     }

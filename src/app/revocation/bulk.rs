@@ -18,7 +18,7 @@ use crate::{
             idempotency::{IDEMPOTENCY_RETENTION, Idempotent, Replay},
             retry::{Completion, Decision},
         },
-        revocation::dry_run::DryRun,
+        revocation::{dry_run::DryRun, evidence::ends_evidence},
         tasks::transition::{plan_transition, transition_record, with_task_fields},
     },
     domain::{
@@ -30,7 +30,9 @@ use crate::{
         task::{Initiator, Task, TaskAction, TaskState, selection_digest::SelectionDigest},
         time::{Lifetime, Timestamp},
     },
-    ports::{IdempotentRequest, PageRequest, Precondition, StateChange, TaskFilter, TokenFilter, WriteSet},
+    ports::{
+        EvidenceSelector, IdempotentRequest, PageRequest, Precondition, StateChange, TaskFilter, TokenFilter, WriteSet,
+    },
 };
 
 /// The maximum number of tasks of a selection: all are changed in one transaction.
@@ -204,7 +206,15 @@ impl Service {
             }
             let receipt = StoredBulkReceipt { tasks: tasks.len() as u64, at: cx.now };
             let idempotency = request.storing(&receipt)?;
-            let write = WriteSet { idempotency, ..build_write(admin, bulk, action, &tasks, cx) };
+            let mut write = WriteSet { idempotency, ..build_write(admin, bulk, action, &tasks, cx) };
+            let by = Initiator::Admin(admin.identity());
+            if ends_evidence(action, &by) {
+                let selector = EvidenceSelector::Tasks(tasks.iter().map(|task| task.id).collect());
+                let by = by.to_string();
+                let evidence = self.end_evidence_for_agents(&selector, &by, bulk.reason.as_str(), cx);
+                // They come first, since the response names the position of the last entry.
+                write.log_entries.splice(0..0, evidence.await?);
+            }
             Ok(Decision::Write(Box::new(write), receipt))
         });
         match completion.await {

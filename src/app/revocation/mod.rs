@@ -5,5 +5,6 @@ mod blocking;
 pub(super) mod bulk;
 mod by_client;
 pub(super) mod dry_run;
+pub(super) mod evidence;
 mod plan;
 pub(super) mod request;

@@ -14,7 +14,7 @@ use crate::{
         time::Timestamp,
         uri::ResourceUri,
     },
-    ports::{Precondition, StateChange},
+    ports::{EvidenceSelector, Precondition, StateChange},
 };
 
 /// What a revocation writes, except for the admin and the reason in its audit record.
@@ -29,6 +29,14 @@ pub(super) struct RevocationPlan {
     pub(super) state_changes: Vec<StateChange>,
     /// The audit record.
     pub(super) audit_record: Box<Record>,
+}
+
+impl RevocationPlan {
+    /// Adds entries that follow from the plan. They come first, since the response names the
+    /// position of the last entry.
+    pub(super) fn prepend_entries(&mut self, entries: Vec<NewEntry>) {
+        self.log_entries.splice(0..0, entries);
+    }
 }
 
 impl Service {
@@ -78,8 +86,11 @@ impl Service {
             RevocationTarget::Task(id) => {
                 let task = self.store().find_task(*id).await?.ok_or(ConflictError::NotFound("task"))?;
                 let record = with_task_fields(&task, record.clone());
-                let plan = plan(Target::Task(*id), retain_until(task.deadline, cx.now), record);
+                let mut plan = plan(Target::Task(*id), retain_until(task.deadline, cx.now), record);
                 let by = Initiator::Admin(admin.identity());
+                let (name, selector) = (by.to_string(), EvidenceSelector::Tasks(vec![*id]));
+                let evidence = self.end_evidence_for_agents(&selector, &name, revocation.reason.as_str(), cx);
+                plan.prepend_entries(evidence.await?);
                 match task.next_state(TaskAction::Revoke, &by, cx.now) {
                     Ok(state) => {
                         let reason = Some(revocation.reason.clone());
@@ -97,7 +108,10 @@ impl Service {
             }
             RevocationTarget::Requester(requester) => {
                 let record = Record { requester: Some(requester.clone()), ..record };
-                plan(Target::for_requester(requester), latest_expiry, record)
+                let mut plan = plan(Target::for_requester(requester), latest_expiry, record);
+                let (by, reason) = (admin.identity(), revocation.reason.as_str());
+                plan.prepend_entries(self.end_evidence_of_requester(requester, &by, reason, cx).await?);
+                plan
             }
             RevocationTarget::Agent(id) => {
                 let record = Record { agents: vec![id.to_string()], ..record };

@@ -362,6 +362,7 @@ fn affected_token_selectors<'a>(
             Target::Issuer(url) => _ = issuers.insert(url.clone()),
             // API tokens have no status index, and the other targets concern no token.
             Target::Credentials(_)
+            | Target::Evidence(_)
             | Target::Registry
             | Target::Keys
             | Target::Configuration

@@ -15,6 +15,7 @@ use crate::{
             idempotency::{Idempotent, Replay},
             retry::{Completion, Decision},
         },
+        revocation::evidence::ends_evidence,
         tasks::transition::{
             apply_transition, plan_transition, refused_transition_record, transition_change, transition_record,
         },
@@ -25,7 +26,7 @@ use crate::{
         registry::{ObjectKind, Registry, client::Client},
         task::{Initiator, Requester, Task, TaskAction, Transition, TransitionError},
     },
-    ports::{Page, PageRequest, TaskFilter, TokenFilter, WriteSet},
+    ports::{EvidenceSelector, Page, PageRequest, TaskFilter, TokenFilter, WriteSet},
 };
 
 impl Service {
@@ -162,13 +163,19 @@ impl Service {
             let task = if attempt == 0 { known.clone() } else { self.read_task(known.id).await? };
             let state = task.next_state(request.action, by, cx.now).map_err(ConflictError::IllegalTransition)?;
             let (transition, entry) = plan_transition(&task, state, by, request, cx);
+            let mut log_entries = Vec::new();
+            if ends_evidence(request.action, by) {
+                let (selector, reason) = (EvidenceSelector::Tasks(vec![task.id]), "the task was ended");
+                log_entries = self.end_evidence_for_agents(&selector, &by.to_string(), reason, cx).await?;
+            }
+            log_entries.push(entry);
             let record = transition_record(by, &task, &transition, cx);
             let (precondition, change) = transition_change(&task, transition.clone());
             let write = WriteSet {
                 precondition: Some(precondition),
                 idempotency: idempotent.storing(&(task.version.saturating_add(1), transition.clone()))?,
                 state_changes: vec![change],
-                log_entries: vec![entry],
+                log_entries,
                 audit_records: vec![record],
                 ..WriteSet::default()
             };

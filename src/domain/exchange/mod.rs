@@ -54,6 +54,7 @@
 //! #         subject: "alice".parse()?,
 //! #     },
 //! #     audiences: vec!["https://sts.example.com".to_owned()],
+//! #     issued: Some(now),
 //! #     expires: now.saturating_add(Lifetime::hours(1)),
 //! #     client: Some("planner-app".to_owned()),
 //! #     may_act: None,

@@ -321,6 +321,7 @@ fn alice() -> UserClaims {
     UserClaims {
         requester: Requester { issuer: LOGIN.parse().unwrap(), subject: "alice".parse().unwrap() },
         audiences: vec![US.into()],
+        issued: Some(NOW),
         expires: NOW.saturating_add(Lifetime::hours(1)),
         client: Some("planner-app".into()),
         may_act: None,

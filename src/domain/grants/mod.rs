@@ -29,6 +29,7 @@ pub struct Grant {
     /// The agent that may act.
     pub agent: ClientId,
     /// The authority to which the requester consents: a ceiling for everything based on the grant.
+    /// It names the definitions of its tools that were accepted when the grant was made.
     /// Without it the grant names who may act but not what may be done, so it is not consent.
     pub authority: Option<Authority>,
     /// The expiry.

@@ -63,8 +63,8 @@ pub fn project(LogEntry { seq, entry }: &LogEntry, scope: &FeedScope) -> Option<
 /// Tokens, tasks and grants have random ids, which are published as they are. All other targets of
 /// tokens are published as the base64url SHA-256 of kind, space and name. The holder of a token can
 /// compute the same value from its claims, while a subscriber can't read whose other tokens were
-/// revoked. The signing keys have an empty key. Changes of the registry and of API
-/// tokens do not concern subscribers.
+/// revoked. The signing keys have an empty key. Changes of the registry, API
+/// tokens and user tokens do not concern subscribers.
 #[must_use]
 pub fn feed_key(target: &Target) -> Option<String> {
     match target {
@@ -85,6 +85,7 @@ pub fn feed_key(target: &Target) -> Option<String> {
         Target::Keys | Target::AllAgents => Some(String::new()),
         Target::Registry
         | Target::Credentials(_)
+        | Target::Evidence(_)
         | Target::Configuration
         | Target::IssuerKey(_)
         | Target::IssuerKeySet(_) => None,
@@ -94,7 +95,7 @@ pub fn feed_key(target: &Target) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::revocation::NewEntry;
+    use crate::domain::revocation::{NewEntry, evidence::EndedEvidence};
 
     #[test]
     fn subscriber_sees_only_its_scope() {
@@ -144,6 +145,7 @@ mod tests {
                 false,
             ),
             (Target::AllAgents, Some(""), true),
+            (Target::Evidence(EndedEvidence::parse("requester https://login.example.com alice").unwrap()), None, false),
             (Target::Registry, None, false),
             (Target::Credentials("files".parse().unwrap()), None, false),
             (Target::IssuerKeySet("https://login.example.com".parse().unwrap()), None, false),

@@ -1,7 +1,7 @@
 //! In-memory index of the revocation log, from which the standing of a token is computed.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -9,7 +9,12 @@ use super::{
     LogAction, LogEntry, LogPosition, NewEntry, RETENTION, RevocationKeys, Standing, Target, delegation_key,
     tombstones::{KeyRef, SHARD_COUNT, Tombstone, TombstoneTable},
 };
-use crate::domain::{id::ClientId, requester::Requester};
+use crate::domain::{
+    id::ClientId,
+    requester::Requester,
+    revocation::evidence::{EndedEvidence, EvidenceEnd, PresentedEvidence},
+    time::Timestamp,
+};
 
 /// The entries in force, by revocation key. Plain data, fed by the follower of the log.
 #[derive(Debug, Default)]
@@ -27,10 +32,13 @@ pub struct Index {
     /// than the accepted one, or not at all. As for agents, the age of a token is irrelevant.
     suspended_tools: HashSet<Box<str>>,
     /// Delegations that their requesters refused, by [key](super::delegation_key), until the
-    /// requester takes the refusal back.
+    /// requester lifts the refusal.
     refused_delegations: HashSet<Box<str>>,
     /// Whether all agents are suspended, apart from those that are suspended one by one.
     are_all_agents_suspended: bool,
+    /// Ended evidence, by [key](EndedEvidence::key). It concerns user tokens, which may live longer
+    /// than any token of Errand, so each has a retention of its own.
+    ended_evidence: HashMap<Box<str>, EvidenceTombstone>,
     /// When which positions were applied, oldest first: at most one mark for each second.
     sweep_marks: VecDeque<SweepMark>,
 }
@@ -46,6 +54,31 @@ pub enum SuspensionCause {
     AllAgents,
     /// All its tools: their server changed or removed them.
     Tools,
+}
+
+/// The end of evidence.
+#[derive(Clone, Copy, Debug)]
+struct EvidenceTombstone {
+    /// The time of the latest entry.
+    at: Timestamp,
+    /// Until when it is retained, on this process's monotonic clock; `None` for good.
+    retain_until: Option<Duration>,
+}
+
+impl EvidenceTombstone {
+    /// Wall clocks determine only how long the entry is retained, and never less than the entry
+    /// says: the duration counts from the moment at which the entry was applied.
+    fn new(entry: &NewEntry, now: Duration) -> Self {
+        let seconds = entry.forget_after.unix().saturating_sub(entry.at.unix()).max(0).unsigned_abs();
+        let retain_until = (entry.forget_after < Timestamp::MAX)
+            .then(|| now.saturating_add(Duration::from_secs(seconds)).saturating_add(RETENTION));
+        Self { at: entry.at, retain_until }
+    }
+
+    fn merge(self, other: Self) -> Self {
+        let retain_until = self.retain_until.zip(other.retain_until).map(|(one, two)| one.max(two));
+        Self { at: self.at.max(other.at), retain_until }
+    }
 }
 
 /// All entries up to this position were applied by this time.
@@ -79,9 +112,10 @@ impl Index {
     /// Returns the number of keys in the index.
     #[must_use]
     pub fn len(&self) -> usize {
-        let suspended = [self.suspended_agents.len(), self.suspended_tools.len(), self.refused_delegations.len()];
+        let (agents, tools) = (self.suspended_agents.len(), self.suspended_tools.len());
         let all_agents = usize::from(self.are_all_agents_suspended);
-        suspended.into_iter().chain([all_agents]).fold(self.entries.len(), usize::saturating_add)
+        let others = [agents, tools, self.refused_delegations.len(), all_agents, self.ended_evidence.len()];
+        others.into_iter().fold(self.entries.len(), usize::saturating_add)
     }
 
     /// Returns whether the index is empty.
@@ -103,6 +137,12 @@ impl Index {
             return;
         }
         let NewEntry { verb, target, .. } = &entry.entry;
+        if let Target::Evidence(ended) = target {
+            let tombstone = EvidenceTombstone::new(&entry.entry, now);
+            let known = self.ended_evidence.entry(ended.key().into()).or_insert(tombstone);
+            *known = known.merge(tombstone);
+            return;
+        }
         // An agent or a tool outlives its revocation, so its revocation and its suspension are
         // independent.
         match (verb, target) {
@@ -170,6 +210,9 @@ impl Index {
     /// from shard `n` of [`SHARD_COUNT`](Self::SHARD_COUNT). Each step is short, so that a caller
     /// can release a lock on the index in between.
     pub fn evict(&mut self, n: usize, now: Duration) {
+        if n == 0 {
+            self.ended_evidence.retain(|_, ended| ended.retain_until.is_none_or(|until| until > now));
+        }
         let is_expired = |mark: &SweepMark| mark.last_applied_at.saturating_add(RETENTION) <= now;
         let expired = self.sweep_marks.partition_point(is_expired);
         let Some(last) = expired.checked_sub(1).and_then(|n| self.sweep_marks.get(n)).map(|mark| mark.seq) else {
@@ -258,6 +301,30 @@ impl Index {
         self.suspended_tools.is_empty() && !self.entries.has_tools()
     }
 
+    /// Returns why a user token is no longer evidence for an agent; `None` if it still is.
+    #[must_use]
+    pub fn evidence_end(
+        &self,
+        agent: &ClientId,
+        requester: &Requester,
+        evidence: &PresentedEvidence,
+    ) -> Option<EvidenceEnd> {
+        if self.ended_evidence.is_empty() {
+            return None;
+        }
+        let find = |ended: EndedEvidence| self.ended_evidence.get(ended.key().as_str());
+        let is_older = |ended: &EvidenceTombstone| evidence.issued < ended.at;
+        let of_requester = || find(EndedEvidence::Requester(Box::new(requester.clone()))).is_some_and(is_older);
+        if find(EndedEvidence::Token(evidence.token.clone())).is_some() || of_requester() {
+            return Some(EvidenceEnd::Requester);
+        }
+        if evidence.session.as_ref().is_some_and(|session| find(EndedEvidence::Session(session.clone())).is_some()) {
+            return Some(EvidenceEnd::Session);
+        }
+        let for_agent = EndedEvidence::ForAgent(agent.clone(), evidence.token.clone());
+        find(for_agent).map(|_| EvidenceEnd::Task)
+    }
+
     /// Returns whether a requester refused an agent. No token is issued in which it acts for them.
     #[must_use]
     pub fn is_refused(&self, agent: &ClientId, requester: &Requester) -> bool {
@@ -303,8 +370,7 @@ mod tests {
     use crate::domain::{
         id::{GrantId, TaskId, TokenId},
         registry::issuer::IssuerKeyId,
-        requester::Requester,
-        time::Timestamp,
+        revocation::evidence::EvidenceDigest,
     };
 
     fn token(n: u8) -> TokenId {
@@ -445,6 +511,74 @@ mod tests {
             let was_revoked = actions.iter().any(|(name, verb)| *name != "three" && *verb == Revoke);
             let all_live = index.all_tools_are_live(&keys(0, true, &["one", "two"]));
             assert_eq!(all_live, is_whole && !was_revoked, "{actions:?}");
+        }
+    }
+
+    #[test]
+    fn evidence_ends_by_token_session_and_age() {
+        let issuer = "https://login.example.com".parse().unwrap();
+        let digest = |jti: &str| EvidenceDigest::of_token_id(&issuer, jti);
+        let session = |sid: &str| EvidenceDigest::of_session(&issuer, sid);
+        let alice = || revocation_keys(0).requester.unwrap();
+        let bob = || Requester { subject: "bob".parse().unwrap(), ..alice() };
+        let evidence = |jti: &str, sid: Option<&str>, issued: i64| PresentedEvidence {
+            token: digest(jti),
+            session: sid.map(session),
+            issued: Timestamp::from_unix(issued),
+            expires: Timestamp::from_unix(issued + 600),
+        };
+        let mut index = Index::default();
+        // The entries are of second 1000.
+        for (seq, ended) in (1..).zip([
+            EndedEvidence::ForAgent("planner".parse().unwrap(), digest("used")),
+            EndedEvidence::Token(digest("seen")),
+            EndedEvidence::Session(session("s1")),
+            EndedEvidence::Requester(Box::new(alice())),
+        ]) {
+            index.apply(&entry(seq, Target::Evidence(ended)), Duration::ZERO);
+        }
+        for (agent, requester, presented, want) in [
+            ("planner", bob(), evidence("used", None, 2000), Some(EvidenceEnd::Task)),
+            ("reader", bob(), evidence("used", None, 2000), None),
+            ("planner", bob(), evidence("other", None, 2000), None),
+            ("reader", bob(), evidence("seen", None, 2000), Some(EvidenceEnd::Requester)),
+            ("reader", bob(), evidence("x", Some("s1"), 2000), Some(EvidenceEnd::Session)),
+            ("reader", bob(), evidence("x", Some("s2"), 2000), None),
+            ("reader", bob(), evidence("x", None, 0), None),
+            ("reader", alice(), evidence("x", None, 999), Some(EvidenceEnd::Requester)),
+            ("reader", alice(), evidence("x", None, 0), Some(EvidenceEnd::Requester)),
+            ("reader", alice(), evidence("x", Some("s2"), 999), Some(EvidenceEnd::Requester)),
+            ("reader", alice(), evidence("x", Some("s2"), 1000), None),
+            ("reader", alice(), evidence("x", Some("s1"), 1001), Some(EvidenceEnd::Session)),
+        ] {
+            let end = index.evidence_end(&agent.parse().unwrap(), &requester, &presented);
+            assert_eq!(end, want, "{agent} {requester:?} {presented:?}");
+        }
+        assert_eq!(index.standing(&revocation_keys(0)), Standing::Live, "no token of Errand ends by it");
+    }
+
+    #[test]
+    fn ended_evidence_is_retained_as_long_as_its_entry_says() {
+        let token = EvidenceDigest::of_token_id(&"https://login.example.com".parse().unwrap(), "x");
+        let requester = revocation_keys(0).requester.unwrap();
+        let presented = PresentedEvidence {
+            token: token.clone(),
+            session: None,
+            issued: Timestamp::from_unix(2000),
+            expires: Timestamp::from_unix(9000),
+        };
+        for (forget_after, lasts) in [(Timestamp::from_unix(11_000), Some(10_000)), (Timestamp::MAX, None)] {
+            let mut index = Index::default();
+            let mut new = entry(1, Target::Evidence(EndedEvidence::Token(token.clone())));
+            new.entry.forget_after = forget_after;
+            index.apply(&new, Duration::from_secs(5));
+            let mut is_ended = |seconds| {
+                evict_all(&mut index, Duration::from_secs(seconds));
+                index.evidence_end(&"planner".parse().unwrap(), &requester, &presented).is_some()
+            };
+            assert!(is_ended(5) && is_ended(9_000), "{forget_after:?}");
+            assert!(is_ended(5 + lasts.unwrap_or(u64::MAX / 4)), "{forget_after:?}");
+            assert_eq!(is_ended(5 + 10_000 + RETENTION.as_secs()), lasts.is_none(), "{forget_after:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{LogPosition, latest_possible_expiry};
+use super::{LogPosition, evidence::EndedEvidence, latest_possible_expiry};
 use crate::domain::{
     id::{ClientId, GrantId, TaskId, TokenId, ToolName},
     registry::issuer::IssuerKeyId,
@@ -57,6 +57,8 @@ pub enum Target {
     /// All tokens issued so far in which an agent acts for a requester. While it is suspended, no
     /// new ones are issued: the requester refused the agent.
     Delegation(ClientId, Box<Requester>),
+    /// User tokens, which no exchange accepts any more.
+    Evidence(EndedEvidence),
     /// Not about tokens: the registry changed, and every replica reads it again.
     Registry,
     /// Not about tokens: the signing keys changed.
@@ -110,6 +112,7 @@ impl Target {
             Self::Tool(..) => "tool",
             Self::BreakGlass(_) => "break_glass",
             Self::Delegation(..) => "delegation",
+            Self::Evidence(_) => "evidence",
             Self::Registry => "registry",
             Self::Keys => "keys",
             Self::Configuration => "configuration",
@@ -131,6 +134,7 @@ impl Target {
             Self::Issuer(url) | Self::IssuerKeySet(url) => url.to_string(),
             Self::Tool(uri, tool) => tool_key(uri, tool),
             Self::Delegation(agent, requester) => delegation_key(agent, requester),
+            Self::Evidence(ended) => ended.key(),
             Self::AllAgents | Self::Registry | Self::Keys | Self::Configuration => String::new(),
             // An issuer URL contains no space, so this is unambiguous.
             Self::IssuerKey(key) => format!("{} {}", key.issuer, key.kid),
@@ -156,6 +160,7 @@ impl Target {
             | Self::Tool(..)
             | Self::BreakGlass(_)
             | Self::Delegation(..)
+            | Self::Evidence(_)
             // Applied by the follower one by one.
             | Self::IssuerKey(_)
             | Self::IssuerKeySet(_) => None,
@@ -185,6 +190,7 @@ impl Target {
             | Self::Tool(..)
             | Self::BreakGlass(_)
             | Self::Delegation(..)
+            | Self::Evidence(_)
             | Self::Registry
             | Self::Keys
             | Self::Configuration
@@ -196,7 +202,7 @@ impl Target {
     /// Returns whether this version of the program knows the kind.
     #[must_use]
     pub fn is_known_kind(kind: &str) -> bool {
-        const KINDS: [&str; 17] = [
+        const KINDS: [&str; 18] = [
             "issuer_key",
             "issuer_keys",
             "token",
@@ -211,6 +217,7 @@ impl Target {
             "tool",
             "break_glass",
             "delegation",
+            "evidence",
             "registry",
             "keys",
             "configuration",
@@ -242,6 +249,7 @@ impl Target {
                 let requester = Requester { issuer: issuer.parse().ok()?, subject: subject.parse().ok()? };
                 Self::Delegation(agent.parse().ok()?, Box::new(requester))
             }
+            "evidence" => Self::Evidence(EndedEvidence::parse(key)?),
             "registry" if key.is_empty() => Self::Registry,
             "keys" if key.is_empty() => Self::Keys,
             "configuration" if key.is_empty() => Self::Configuration,
@@ -489,6 +497,7 @@ mod tests {
             ("tool", "https://files.example.com/mcp read_file"),
             ("break_glass", "https://files.example.com/mcp"),
             ("delegation", "planner https://login.example.com alice"),
+            ("evidence", "requester https://login.example.com alice"),
             ("registry", ""),
             ("keys", ""),
             ("configuration", ""),

@@ -4,6 +4,7 @@
 //! all descendants. Descendants are not walked, and a child that is being issued at the same
 //! time needs no lock.
 
+pub mod evidence;
 pub mod feed;
 mod index;
 mod keys;

@@ -109,6 +109,7 @@ impl TombstoneTable {
             Target::BreakGlass(uri) => self.break_glass.get(uri.as_str()).copied(),
             Target::Delegation(..) => self.delegations.get(target.key().as_str()).copied(),
             Target::AllAgents
+            | Target::Evidence(_)
             | Target::Registry
             | Target::Keys
             | Target::Configuration
@@ -135,6 +136,7 @@ impl TombstoneTable {
             Target::BreakGlass(uri) => insert_text(&mut self.break_glass, uri.as_str()),
             Target::Delegation(..) => insert_text(&mut self.delegations, &target.key()),
             Target::AllAgents
+            | Target::Evidence(_)
             | Target::Registry
             | Target::Keys
             | Target::Configuration
@@ -158,6 +160,7 @@ impl TombstoneTable {
             Target::BreakGlass(uri) => _ = self.break_glass.remove(uri.as_str()),
             Target::Delegation(..) => _ = self.delegations.remove(target.key().as_str()),
             Target::AllAgents
+            | Target::Evidence(_)
             | Target::Registry
             | Target::Keys
             | Target::Configuration

@@ -63,6 +63,7 @@ impl Task {
             | Target::BreakGlass(_)
             | Target::Token(_)
             | Target::AllAgents
+            | Target::Evidence(_)
             | Target::Credentials(_)
             | Target::Registry
             | Target::Keys

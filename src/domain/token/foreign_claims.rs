@@ -171,6 +171,8 @@ pub struct UserClaims {
     pub requester: Requester,
     /// The `aud` values; empty if the client stands for the audience.
     pub audiences: Vec<String>,
+    /// The time of issue, if stated.
+    pub issued: Option<Timestamp>,
     /// The expiry.
     pub expires: Timestamp,
     /// The client to which it was issued (`client_id` or `azp`), as the issuer names it.
@@ -306,6 +308,7 @@ pub fn check_user_claims(
     Ok(UserClaims {
         requester: Requester { issuer: issuer.issuer.clone(), subject },
         audiences,
+        issued: iat,
         expires,
         client,
         may_act: read_may_act(&claims)?,

@@ -6,11 +6,11 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    app::{GrantActor, GrantRequest},
+    app::{GrantActor, GrantRequest, RequestError},
     domain::id::ClientId,
     http::{
         AppState,
@@ -23,6 +23,15 @@ use crate::{
     },
     ports::GrantFilter,
 };
+
+/// The answer of `GET /v1/grants`.
+#[derive(Serialize)]
+pub(in crate::http) struct OwnGrantsView {
+    #[serde(flatten)]
+    page: ListView<GrantView>,
+    /// The agents that the requester refused.
+    refused_agents: Vec<ClientId>,
+}
 
 /// The body of `POST /v1/grants`. The token names the requester.
 #[derive(Debug, Deserialize)]
@@ -61,14 +70,27 @@ pub(in crate::http) async fn withdraw(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// `DELETE /v1/grants`: ends everything that an agent does for the requester, and refuses it more.
+pub(in crate::http) async fn refuse(
+    State(app): State<AppState>,
+    RequesterAuth(caller, cx): RequesterAuth,
+    RawQuery(query): RawQuery,
+) -> Result<StatusCode, Problem> {
+    let query = Query::parse(query.as_deref(), &["agent"])?;
+    let agent = query.parse_value("agent")?.ok_or(RequestError::MissingParameter("agent"))?;
+    app.service.refuse_agent(&caller, &agent, &cx).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// `GET /v1/grants`
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     RequesterAuth(caller, _): RequesterAuth,
     RawQuery(query): RawQuery,
-) -> Result<Json<ListView<GrantView>>, Problem> {
+) -> Result<Json<OwnGrantsView>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit", "agent"])?;
     let filter = GrantFilter { requester: None, agent: query.parse_value("agent")? };
     let page = app.service.list_grants(GrantActor::Requester(&caller), filter, &query.parse_page()?).await?;
-    Ok(Json(ListView::from_page(page, GrantView::from)))
+    let refused_agents = caller.snapshot().refused_agents(caller.requester());
+    Ok(Json(OwnGrantsView { page: ListView::from_page(page, GrantView::from), refused_agents }))
 }

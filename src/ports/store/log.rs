@@ -25,6 +25,7 @@ pub trait LogStore: Send + Sync {
     async fn read_log_after(&self, seq: LogPosition, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage>;
 
     /// Lists revocations for an admin, newest first. The list includes entries past their
-    /// retention, and leaves out changes of the registry and of the keys.
+    /// retention, and leaves out changes of the registry and of the keys, and the ends of user
+    /// tokens, which follow from the end of a task or a requester.
     async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError>;
 }

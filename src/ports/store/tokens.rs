@@ -7,7 +7,10 @@ use crate::{
     domain::{
         authority::Authority,
         id::{ClientId, GrantId, TaskId, TokenId},
-        revocation::{LogPosition, RevocationKeys},
+        revocation::{
+            LogPosition, RevocationKeys,
+            evidence::{EvidenceDigest, PresentedEvidence},
+        },
         status_list::StatusIndex,
         task::Requester,
         time::Timestamp,
@@ -50,6 +53,8 @@ pub struct TokenRecord {
     pub rev: LogPosition,
     /// The token's index in the status lists.
     pub status_index: Option<StatusIndex>,
+    /// The user token that was exchanged; `None` for a token derived from a token of this server.
+    pub evidence: Option<PresentedEvidence>,
 }
 
 impl TokenRecord {
@@ -94,6 +99,26 @@ pub struct TokenFilter {
     pub issued_from: Option<Timestamp>,
 }
 
+/// A selection of user tokens by the tokens that were issued for them.
+#[derive(Clone, Debug)]
+pub enum EvidenceSelector {
+    /// The user tokens with which these tasks were opened and joined.
+    Tasks(Vec<TaskId>),
+    /// The user tokens of a requester that were issued at this time or later.
+    Requester(Requester, Timestamp),
+}
+
+/// A user token that an agent exchanged.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SeenEvidence {
+    /// The agent.
+    pub client: ClientId,
+    /// The user token.
+    pub token: EvidenceDigest,
+    /// The expiry of the user token.
+    pub expires: Timestamp,
+}
+
 /// Reads records of issued tokens.
 #[async_trait]
 pub trait TokenStore: Send + Sync {
@@ -102,4 +127,15 @@ pub trait TokenStore: Send + Sync {
 
     /// Lists tokens, newest first.
     async fn list_tokens(&self, filter: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError>;
+
+    /// Returns the selected user tokens that have not expired at `alive_at`, each once for every
+    /// agent that exchanged it, in order.
+    async fn list_evidence(
+        &self,
+        selector: &EvidenceSelector,
+        alive_at: Timestamp,
+    ) -> Result<Vec<SeenEvidence>, Outage>;
+
+    /// Returns the sessions of all user tokens of a requester that were exchanged, in order.
+    async fn list_sessions(&self, requester: &Requester) -> Result<Vec<EvidenceDigest>, Outage>;
 }

@@ -33,6 +33,7 @@ macro_rules! mcp_server_tests {
 mcp_server_tests!(
     changed_definition_ends_tokens_for_the_tool,
     changed_definition_ends_derived_tokens_and_task_authority,
+    changed_definition_needs_new_consent,
     removed_tool_returns_unchanged,
     acceptance_requires_the_reviewed_digest,
     accepted_new_tool_is_added,
@@ -258,6 +259,45 @@ async fn changed_definition_ends_derived_tokens_and_task_authority(server: Serve
     let old = decode_claims(&parent)["authorization_details"][1]["tool_digest"].as_str().unwrap().to_owned();
     let text = "`authorization_details` requests the tool `read_file`: `tool_digest` is not the digest of the accepted definition";
     server.assert_refused(&ask(&old), text).await;
+    server.stop().await;
+}
+
+async fn changed_definition_needs_new_consent(server: Server, shop: McpServerFixture) {
+    let consent = |text: String| text.replace("id = \"files\"\n", "id = \"files\"\nconsent = \"required\"\n");
+    let other = server.restarted(consent).await;
+    let imported = server.import().await;
+    let details = |name: &str| json!([{"type": "mcp_tool", "locations": [shop.uri], "actions": ["tools/call"], "identifier": name}]);
+    let exchange = async |name: &str| {
+        let ask = [("authorization_details", details(name).to_string())];
+        let ask = ask.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>();
+        let form = form_with_changes(&server.exchange_form_for(&shop, ""), &ask);
+        let (status, body) = other.post_as_planner("/oauth2/token", &form).await;
+        (status.as_u16(), body["error"].as_str().unwrap_or_default().to_owned())
+    };
+    let (granted, refused) = ((200, String::new()), (400, "interaction_required".to_owned()));
+    let grant = async |path: &str, name: &str, more: Value| {
+        let mut body = json!({"issuer": crate::server::IDP, "subject": "alice", "agent": "planner"});
+        body["authorization_details"] = details(name);
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (status, body) = server.admin(Method::POST, path, Some(body)).await;
+        (status.as_u16(), body)
+    };
+    let until = || json!({"until": crate::grants::consent::expiry_in(600)});
+    let (status, made) = grant("/grants", "read_file", until()).await;
+    assert_eq!(status, 201, "{made}");
+    assert_eq!(made["authorization_details"][0]["tool_digest"], tool(&imported, "read_file")["observed"]["digest"]);
+    assert_eq!(grant("/break-glass", "list_files", json!({"reason": "for the test"})).await.0, 201);
+    assert_eq!((exchange("read_file").await, exchange("list_files").await), (granted.clone(), granted.clone()));
+
+    shop.set_tools(&[("read_file", "Read another file"), ("list_files", "List everything"), WRITE, DELETE]);
+    let changed = server.import().await;
+    // A definition that no admin has accepted is not granted.
+    assert_eq!(grant("/grants", "read_file", until()).await.0, 422);
+    server.accept(&changed, &["read_file", "list_files"]).await;
+    assert_eq!((exchange("read_file").await, exchange("list_files").await), (refused.clone(), refused.clone()));
+    assert_eq!(grant("/grants", "read_file", until()).await.0, 201);
+    assert_eq!((exchange("read_file").await, exchange("list_files").await), (granted, refused));
+    other.stop().await;
     server.stop().await;
 }
 

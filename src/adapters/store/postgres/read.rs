@@ -10,9 +10,9 @@ use crate::{
         cursor,
         log_scan::{LogScan, read_entries},
         rows::{
-            AppliedFileRow, AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, CheckpointRow, GrantRow,
-            IdempotencyRow, KeyRow, KnownToolRow, LogRow, ObjectRow, SealedKeyRow, SecretRow, TaskRow, TokenRow,
-            ToolRow, VersionRow, digest_of, digest_registry, party_keys, to_i64,
+            AppliedFileRow, AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, CheckpointRow, EvidenceRow,
+            GrantRow, IdempotencyRow, KeyRow, KnownToolRow, LogRow, ObjectRow, SealedKeyRow, SecretRow, TaskRow,
+            TokenRow, ToolRow, VersionRow, digest_of, digest_registry, party_keys, read_session, to_i64, to_json,
         },
         schema::AppliedMigration,
     },
@@ -29,15 +29,15 @@ use crate::{
         id::{ClientId, GrantId, RequestId, TaskId, TokenId},
         quota::QuotaKey,
         registry::tool::ToolRecord,
-        revocation::{LogEntry, LogPosition},
+        revocation::{LogEntry, LogPosition, evidence::EvidenceDigest},
         settings::{MAX_CLOCK_SKEW, TOKEN_LIFETIME_CAP},
         task::{Requester, Task, TaskState},
         time::Timestamp,
         uri::ResourceUri,
     },
     ports::{
-        AuditFilter, AuditRow, AuditState, GrantFilter, ListError, Outage, Page, PageRequest, StoredKeys,
-        StoredRegistry, TaskFilter, TokenFilter, TokenRecord, WriteOutcome,
+        AuditFilter, AuditRow, AuditState, EvidenceSelector, GrantFilter, ListError, Outage, Page, PageRequest,
+        SeenEvidence, StoredKeys, StoredRegistry, TaskFilter, TokenFilter, TokenRecord, WriteOutcome,
     },
 };
 
@@ -224,6 +224,30 @@ pub(super) async fn list_tokens(
     let rows = query.fetch_all(pool).await.map_err(Outage::during("list tokens"))?;
     let tokens = rows.into_iter().map(TokenRow::read).collect::<Result<_, _>>()?;
     cursor::build_page(page, tokens, |token: &TokenRecord| (token.issued, token.id))
+}
+
+pub(super) async fn list_evidence(
+    pool: &PgPool,
+    selector: &EvidenceSelector,
+    alive_at: Timestamp,
+) -> Result<Vec<SeenEvidence>, Outage> {
+    let query = match selector {
+        EvidenceSelector::Tasks(ids) => query_as(sql::EVIDENCE_BY_TASK).bind(to_json(ids)?),
+        EvidenceSelector::Requester(requester, issued_from) => query_as(sql::EVIDENCE_BY_REQUESTER)
+            .bind(requester.issuer.to_string())
+            .bind(requester.subject.to_string())
+            .bind(issued_from.unix()),
+    };
+    let rows =
+        query.bind(alive_at.unix()).fetch_all(pool).await.map_err(Outage::during("list exchanged user tokens"))?;
+    rows.iter().map(EvidenceRow::read).collect()
+}
+
+pub(super) async fn list_sessions(pool: &PgPool, requester: &Requester) -> Result<Vec<EvidenceDigest>, Outage> {
+    let query = query_scalar::<_, String>(sql::SESSIONS_BY_REQUESTER);
+    let query = query.bind(requester.issuer.as_str()).bind(requester.subject.as_str());
+    let rows = query.fetch_all(pool).await.map_err(Outage::during("list sessions"))?;
+    rows.iter().map(|text| read_session(text)).collect()
 }
 
 pub(super) async fn list_tasks_without_grant(pool: &PgPool, limit: u32) -> Result<Vec<Task>, Outage> {

@@ -40,7 +40,7 @@ macro_rules! tasks_where {
 macro_rules! tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index FROM tokens WHERE ",
+            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE ",
             $first,
             "($1::uuid IS NULL OR task = $1) AND ($2::text IS NULL OR (requester_issuer = $2 AND requester_subject = $3))
              AND ($4::text IS NULL OR client = $4) AND ($5::text IS NULL OR audience = $5) AND ($6::bigint IS NULL OR expires > $6)
@@ -54,7 +54,7 @@ macro_rules! tokens_where {
 macro_rules! status_tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index FROM tokens WHERE ",
+            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE ",
             $first,
             " AND status_shard IS NOT NULL AND expires > $2 AND issued >= $3 AND (issued, id) > ($4, $5) ORDER BY issued, tokens.id LIMIT $6"
         )
@@ -186,11 +186,13 @@ statements! {
         SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
         FROM json_to_recordset($1::json) AS r(id uuid, requester_issuer text, requester_subject text, root_agent text, purpose text,
             authority text, state text, created bigint, deadline bigint, version bigint, last_transition text, grant_id uuid, rev bigint)";
-    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index)
-        SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index
+    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index,
+            evidence, evidence_issued, evidence_expires, session)
+        SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index,
+            evidence, evidence_issued, evidence_expires, session
         FROM json_to_recordset($1::json) AS r(id uuid, kind text, task uuid, requester_issuer text, requester_subject text, client text,
             agents text, audience text, lineage text, authority text, issued bigint, expires bigint, rev bigint, grant_id uuid, break_glass boolean,
-            status_shard bigint, status_index bigint)";
+            status_shard bigint, status_index bigint, evidence text, evidence_issued bigint, evidence_expires bigint, session text)";
     STORE_RESPONSES = "UPDATE idempotency_keys AS i SET fingerprint = r.fingerprint, response = r.response, seq = r.seq, keep_until = r.keep_until
         FROM json_to_recordset($1::json) AS r(digest text, fingerprint text, response text, seq bigint, keep_until bigint)
         WHERE i.digest = r.digest";
@@ -266,7 +268,7 @@ statements! {
             WHERE forget_after / 3600 = hour AND seq + 0 >= position AND seq + 0 < position + $4 AND forget_after > $2 ORDER BY seq + 0 LIMIT $3) AS entry
         ORDER BY entry.seq LIMIT $3";
     REVOCATIONS = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version FROM revocation_log
-        WHERE seq < $1 AND kind NOT IN ('registry', 'keys', 'configuration') ORDER BY seq DESC LIMIT $2";
+        WHERE seq < $1 AND kind NOT IN ('evidence', 'registry', 'keys', 'configuration') ORDER BY seq DESC LIMIT $2";
     VERSIONS = "SELECT name, version FROM versions";
     ISSUER = "SELECT issuer FROM deployment";
     APPLIED_FILES = "SELECT number, digest, generation, actor, occurred_at FROM applied_files ORDER BY number";
@@ -324,7 +326,7 @@ statements! {
     TASKS_BY_REQUESTER = tasks_where!("requester_subject = $2 AND requester_issuer = $1 AND ");
     TASKS_BY_AGENT = tasks_where!("root_agent = $3 AND ");
     TOKEN = "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage,
-        authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index FROM tokens WHERE id = $1";
+        authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE id = $1";
     TOKENS = tokens_where!("");
     TOKENS_BY_TASK = tokens_where!("task = $1 AND ");
     TOKENS_BY_REQUESTER = tokens_where!("requester_subject = $3 AND requester_issuer = $2 AND ");
@@ -340,6 +342,15 @@ statements! {
             WHERE p.client IN (SELECT json_array_elements_text($1::json)) AND p.issued >= $3 AND p.expires > $2)");
     STATUS_TOKENS_BY_AUDIENCE = status_tokens_where!("audience IN (SELECT json_array_elements_text($1::json))");
     STATUS_TOKENS_BY_ISSUER = status_tokens_where!("requester_issuer IN (SELECT json_array_elements_text($1::json))");
+    EVIDENCE_BY_TASK = "SELECT DISTINCT client, evidence, evidence_expires FROM tokens
+        WHERE task IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t) AND evidence IS NOT NULL AND evidence_expires > $2
+        ORDER BY client, evidence";
+    EVIDENCE_BY_REQUESTER = "SELECT DISTINCT client, evidence, evidence_expires FROM tokens
+        WHERE requester_subject = $2 AND requester_issuer = $1 AND evidence IS NOT NULL AND evidence_issued >= $3
+            AND evidence_expires > $4
+        ORDER BY client, evidence";
+    SESSIONS_BY_REQUESTER = "SELECT DISTINCT session FROM tokens
+        WHERE requester_subject = $2 AND requester_issuer = $1 AND session IS NOT NULL ORDER BY session";
     STATUS_SHARDS = "SELECT shard, allocated_blocks FROM status_shards WHERE shard > $1 ORDER BY shard";
     GRANT = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants
         WHERE id = $1";

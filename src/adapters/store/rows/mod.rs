@@ -27,7 +27,9 @@ pub(crate) use registry::{BlockRow, BreakGlassRow, GrantRow, KeyRow, ObjectRow, 
 pub(crate) use registry_digest::digest_registry;
 pub(crate) use replicas::{ReplicaRow, check_recorded};
 pub(crate) use status_lists::ShardRow;
-pub(crate) use tokens::{IdempotencyRow, ReplayGuardRow, TaskRow, TaskVersionRow, TokenRow, transition_json};
+pub(crate) use tokens::{
+    EvidenceRow, IdempotencyRow, ReplayGuardRow, TaskRow, TaskVersionRow, TokenRow, read_session, transition_json,
+};
 pub(crate) use tools::{KnownToolRow, ToolRow};
 
 /// A stored value can't be parsed, because it was changed outside this program. The error names the

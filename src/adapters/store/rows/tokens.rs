@@ -7,12 +7,15 @@ use super::{RowContext, digest_of, to_i64};
 use crate::{
     domain::{
         id::TaskId,
-        revocation::LogPosition,
+        revocation::{
+            LogPosition,
+            evidence::{EvidenceDigest, PresentedEvidence},
+        },
         status_list::{Shard, StatusIndex},
         task::{Task, Transition},
         token::TokenKind,
     },
-    ports::{IdempotentRequest, Outage, ReplayGuard, TokenRecord, WriteOutcome},
+    ports::{IdempotentRequest, Outage, ReplayGuard, SeenEvidence, TokenRecord, WriteOutcome},
 };
 
 /// `tasks`
@@ -114,6 +117,10 @@ pub(crate) struct TokenRow {
     break_glass: bool,
     status_shard: Option<i64>,
     status_index: Option<i64>,
+    evidence: Option<String>,
+    evidence_issued: Option<i64>,
+    evidence_expires: Option<i64>,
+    session: Option<String>,
 }
 
 impl TokenRow {
@@ -137,6 +144,10 @@ impl TokenRow {
             break_glass: token.break_glass,
             status_shard: token.status_index.map(|index| index.shard.end()),
             status_index: token.status_index.map(|index| to_i64(index.number)),
+            evidence: token.evidence.as_ref().map(|evidence| evidence.token.to_string()),
+            evidence_issued: token.evidence.as_ref().map(|evidence| evidence.issued.unix()),
+            evidence_expires: token.evidence.as_ref().map(|evidence| evidence.expires.unix()),
+            session: token.evidence.as_ref().and_then(|evidence| Some(evidence.session.as_ref()?.to_string())),
         })
     }
 
@@ -155,6 +166,16 @@ impl TokenRow {
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => return Err(context.corrupt("status_index")),
         };
+        let evidence = match (&self.evidence, self.evidence_issued, self.evidence_expires) {
+            (Some(token), Some(issued), Some(expires)) => Some(PresentedEvidence {
+                token: context.parse("evidence", token)?,
+                session: self.session.as_ref().map(|session| context.parse("session", session)).transpose()?,
+                issued: context.parse_time("evidence_issued", issued)?,
+                expires: context.parse_time("evidence_expires", expires)?,
+            }),
+            (None, None, None) if self.session.is_none() => None,
+            (Some(_) | None, _, _) => return Err(context.corrupt("evidence")),
+        };
         Ok(TokenRecord {
             id: context.parse("id", &self.id)?,
             kind: TokenKind::parse(&self.kind).ok_or_else(|| context.corrupt("kind"))?,
@@ -171,6 +192,7 @@ impl TokenRow {
             expires: context.parse_time("expires", self.expires)?,
             rev: LogPosition::new(context.parse_u64("rev", self.rev)?),
             status_index: status,
+            evidence,
         })
     }
 }
@@ -214,4 +236,28 @@ impl IdempotencyRow {
         let seq = self.seq.map(|seq| context.parse_u64("seq", seq)).transpose()?.map(LogPosition::new);
         Ok(WriteOutcome::AlreadyApplied { fingerprint: self.fingerprint, response: self.response, seq })
     }
+}
+
+/// `tokens`: a user token that was exchanged
+#[derive(Debug, FromRow)]
+pub(crate) struct EvidenceRow {
+    client: String,
+    evidence: String,
+    evidence_expires: i64,
+}
+
+impl EvidenceRow {
+    pub(crate) fn read(&self) -> Result<SeenEvidence, Outage> {
+        let context = RowContext { table: "tokens", row: &self.evidence };
+        Ok(SeenEvidence {
+            client: context.parse("client", &self.client)?,
+            token: context.parse("evidence", &self.evidence)?,
+            expires: context.parse_time("evidence_expires", self.evidence_expires)?,
+        })
+    }
+}
+
+/// Reads the name of a session.
+pub(crate) fn read_session(text: &str) -> Result<EvidenceDigest, Outage> {
+    RowContext { table: "tokens", row: &text }.parse("session", text)
 }

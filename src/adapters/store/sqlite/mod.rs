@@ -43,17 +43,17 @@ use crate::{
         quota::QuotaKey,
         registry::tool::ToolRecord,
         replication::{Heartbeat, ReplicaId},
-        revocation::{LogEntry, LogPosition},
+        revocation::{LogEntry, LogPosition, evidence::EvidenceDigest},
         status_list::Shard,
         task::{Requester, Task},
         time::Timestamp,
     },
     ports::{
-        AuditFilter, AuditRow, AuditState, AuditStore, ChangeListener, CommitError, ConfigurationStore, GcStats,
-        GrantFilter, GrantStore, KeyStore, ListError, LogStore, MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page,
-        PageRequest, QuotaStore, RecordSealer, RegistryStore, ReplicaStore, StatusListStore, StoredKeys,
-        StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore,
-        WriteOutcome, WriteSet, WriteStore,
+        AuditFilter, AuditRow, AuditState, AuditStore, ChangeListener, CommitError, ConfigurationStore,
+        EvidenceSelector, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LogStore, MaintenanceStore,
+        OP_CHECK_SCHEMA, Outage, Page, PageRequest, QuotaStore, RecordSealer, RegistryStore, ReplicaStore,
+        SeenEvidence, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter,
+        TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
@@ -210,6 +210,18 @@ impl TokenStore for SqliteStore {
 
     async fn list_tokens(&self, filter: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
         read::list_tokens(&self.readers, filter, page).await
+    }
+
+    async fn list_evidence(
+        &self,
+        selector: &EvidenceSelector,
+        alive_at: Timestamp,
+    ) -> Result<Vec<SeenEvidence>, Outage> {
+        read::list_evidence(&self.readers, selector, alive_at).await
+    }
+
+    async fn list_sessions(&self, requester: &Requester) -> Result<Vec<EvidenceDigest>, Outage> {
+        read::list_sessions(&self.readers, requester).await
     }
 }
 

@@ -35,7 +35,7 @@ macro_rules! tasks_where {
 macro_rules! tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index FROM tokens WHERE ",
+            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE ",
             $first,
             "(?1 IS NULL OR task = ?1) AND (?2 IS NULL OR (requester_issuer = ?2 AND requester_subject = ?3))
              AND (?4 IS NULL OR client = ?4) AND (?5 IS NULL OR audience = ?5) AND (?6 IS NULL OR expires > ?6)
@@ -49,7 +49,7 @@ macro_rules! tokens_where {
 macro_rules! status_tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index FROM tokens WHERE ",
+            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE ",
             $first,
             " AND status_shard IS NOT NULL AND expires > ?2 AND issued >= ?3 AND (issued, id) > (?4, ?5) ORDER BY issued, tokens.id LIMIT ?6"
         )
@@ -163,10 +163,12 @@ statements! {
             value->>'authority', value->>'state', value->>'created', value->>'deadline', value->>'version', value->>'last_transition', value->>'grant_id',
             value->>'rev'
         FROM json_each(?1) WHERE true";
-    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index)
+    INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index,
+            evidence, evidence_issued, evidence_expires, session)
         SELECT value->>'id', value->>'kind', value->>'task', value->>'requester_issuer', value->>'requester_subject',
             value->>'client', value->>'agents', value->>'audience', value->>'lineage', value->>'authority', value->>'issued',
-            value->>'expires', value->>'rev', value->>'grant_id', value->>'break_glass', value->>'status_shard', value->>'status_index'
+            value->>'expires', value->>'rev', value->>'grant_id', value->>'break_glass', value->>'status_shard', value->>'status_index',
+            value->>'evidence', value->>'evidence_issued', value->>'evidence_expires', value->>'session'
         FROM json_each(?1) WHERE true";
     STORE_RESPONSES = "UPDATE idempotency_keys AS i SET fingerprint = r.fingerprint, response = r.response, seq = r.seq, keep_until = r.keep_until
         FROM (SELECT value->>'digest' AS digest, value->>'fingerprint' AS fingerprint, value->>'response' AS response, value->>'seq' AS seq,
@@ -246,7 +248,7 @@ statements! {
         FROM next_entry CROSS JOIN hours CROSS JOIN revocation_log INDEXED BY revocation_log_by_hour
         WHERE forget_after / 3600 = hour AND seq >= position AND seq < position + ?4 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
     REVOCATIONS = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version FROM revocation_log
-        WHERE seq < ?1 AND kind NOT IN ('registry', 'keys', 'configuration') ORDER BY seq DESC LIMIT ?2";
+        WHERE seq < ?1 AND kind NOT IN ('evidence', 'registry', 'keys', 'configuration') ORDER BY seq DESC LIMIT ?2";
     VERSIONS = "SELECT name, version FROM versions";
     ISSUER = "SELECT issuer FROM deployment";
     APPLIED_FILES = "SELECT number, digest, generation, actor, occurred_at FROM applied_files ORDER BY number";
@@ -304,7 +306,7 @@ statements! {
     TASKS_BY_REQUESTER = tasks_where!("requester_subject = ?2 AND requester_issuer = ?1 AND ");
     TASKS_BY_AGENT = tasks_where!("root_agent = ?3 AND ");
     TOKEN = "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage,
-        authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index FROM tokens WHERE id = ?1";
+        authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE id = ?1";
     TOKENS = tokens_where!("");
     TOKENS_BY_TASK = tokens_where!("task = ?1 AND ");
     TOKENS_BY_REQUESTER = tokens_where!("requester_subject = ?3 AND requester_issuer = ?2 AND ");
@@ -320,6 +322,15 @@ statements! {
             WHERE p.client IN (SELECT value FROM json_each(?1)) AND p.issued >= ?3 AND p.expires > ?2)");
     STATUS_TOKENS_BY_AUDIENCE = status_tokens_where!("audience IN (SELECT value FROM json_each(?1))");
     STATUS_TOKENS_BY_ISSUER = status_tokens_where!("requester_issuer IN (SELECT value FROM json_each(?1))");
+    EVIDENCE_BY_TASK = "SELECT DISTINCT client, evidence, evidence_expires FROM tokens
+        WHERE task IN (SELECT value FROM json_each(?1)) AND evidence IS NOT NULL AND evidence_expires > ?2
+        ORDER BY client, evidence";
+    EVIDENCE_BY_REQUESTER = "SELECT DISTINCT client, evidence, evidence_expires FROM tokens
+        WHERE requester_subject = ?2 AND requester_issuer = ?1 AND evidence IS NOT NULL AND evidence_issued >= ?3
+            AND evidence_expires > ?4
+        ORDER BY client, evidence";
+    SESSIONS_BY_REQUESTER = "SELECT DISTINCT session FROM tokens
+        WHERE requester_subject = ?2 AND requester_issuer = ?1 AND session IS NOT NULL ORDER BY session";
     STATUS_SHARDS = "SELECT shard, allocated_blocks FROM status_shards WHERE shard > ?1 ORDER BY shard";
     GRANT = "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants
         WHERE id = ?1";

@@ -8,6 +8,26 @@ fn requiring_consent(word: &'static str) -> Case {
     Case::with_user_token().with_object("files", move |files| files["consent"] = json!(word))
 }
 
+/// A grant covers a tool as it was when the grant was made.
+#[test]
+fn changed_tool_is_not_covered_by_an_earlier_grant() {
+    let pinned = |text: &str| {
+        let digest = definition("read_file", text).digest();
+        tools(&["read_file"]).iter().map(|tool| Permission { digest: Some(digest.clone()), ..tool.clone() }).collect()
+    };
+    let case = |break_glass| {
+        let grant = Grant { break_glass, ..grant(1, Some(pinned("old"))) };
+        requiring_consent("required").change(|c| {
+            (c.grants, c.scope, c.details) = (vec![grant], None, Some(tools(&["read_file"])));
+        })
+    };
+    for break_glass in [false, true] {
+        let known = |text| case(break_glass).with_known_tool("read_file", Some(text), Some(text));
+        assert_eq!(known("old").decide().map(|plan| plan.grant), Ok(Some(grant_id(1))));
+        assert_eq!(known("new").decide().map(|plan| plan.grant), Err(Denial::ConsentRequired));
+    }
+}
+
 #[test]
 fn token_names_its_grant_and_expires_with_it() {
     let short = Grant {
