@@ -169,7 +169,7 @@ impl Application {
                 audit: queue_size(config.requests.audit_queue),
                 max_batch: queue_size(config.store.max_batch),
             },
-            admission: config.limits,
+            admission: config.admission,
             quotas: config.quotas,
             lease: LeaseSettings {
                 replica_name: config.replicas.name.clone().unwrap_or_else(host_name),
@@ -241,7 +241,7 @@ impl Application {
             tokens: config.tokens,
             tasks: config.tasks,
             break_glass: config.break_glass,
-            admission: config.limits,
+            admission: config.admission,
             quotas: config.quotas,
             consent_uri: config.consent_uri.as_ref().map(ToString::to_string),
             introspection_audit: config.audit.introspections,
@@ -383,7 +383,7 @@ async fn create_sealed_keys(
 }
 
 fn system_context(service: &Service) -> Option<RequestContext> {
-    Some(RequestContext { request_id: service.new_request_id()?, now: service.clock().now() })
+    Some(RequestContext::internal(service.new_request_id()?, service.clock().now()))
 }
 
 async fn run_maintenance(service: Service) {

@@ -56,10 +56,10 @@ use errand::{
     ports::{
         AuditFilter, AuditKeys, AuditRow, AuditState, AuditStore, ChangeListener, Clock, CommitError,
         ConfigurationStore, Entropy, EvidenceSelector, FetchCaller, GcStats, GrantFilter, GrantStore, KeyStore,
-        ListError, LogStore, MaintenanceStore, McpServers, Outage, Page, PageRequest, QuotaStore, RegistryStore,
-        ReplicaStore, SeenEvidence, SignatureError, Signer, StatusListStore, StoredKey, StoredKeys, StoredRegistry,
-        TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, ToolListing,
-        ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
+        ListError, LiveCounts, LogStore, MaintenanceStore, McpServers, Outage, Page, PageRequest, QuotaStore,
+        RegistryStore, ReplicaStore, SeenEvidence, SignatureError, Signer, StatusListStore, StoredKey, StoredKeys,
+        StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore,
+        ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
     },
 };
 use http_body_util::BodyExt;
@@ -250,7 +250,7 @@ impl HttpFixture {
         // Only a store that hangs has to reach the timeout.
         let is_hanging = matches!(behavior, StoreBehavior::Hanging);
         let request_timeout = if is_hanging { Duration::from_millis(50) } else { Duration::from_mins(1) };
-        let settings = HttpSettings { request_timeout, serves_operations: true };
+        let settings = HttpSettings { request_timeout, ..HttpSettings::default() };
         Self { router: router(AppState::new(service(behavior)), settings), token: token.token.expose().to_owned() }
     }
 
@@ -314,7 +314,7 @@ impl TestResponse {
 // ---- fixtures ----------------------------------------------------------------------------------
 
 fn cx() -> RequestContext {
-    RequestContext { request_id: "r-1".parse().unwrap(), now: NOW }
+    RequestContext::internal("r-1".parse().unwrap(), NOW)
 }
 
 const NOW: Timestamp = Timestamp::from_unix(1_795_200_000);
@@ -573,6 +573,10 @@ impl TaskStore for StoreBehavior {
 
     async fn list_overdue_tasks(&self, _: Timestamp, _: u32) -> Result<Vec<Task>, Outage> {
         self.get(Vec::new()).await
+    }
+
+    async fn count_live(&self, _: Timestamp, _: Timestamp, _: u32) -> Result<LiveCounts, Outage> {
+        self.get(LiveCounts::default()).await
     }
 
     async fn list_tasks_without_grant(&self, _: u32) -> Result<Vec<Task>, Outage> {

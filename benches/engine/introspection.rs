@@ -66,7 +66,7 @@ pub async fn measure() -> Vec<Line> {
 
 /// Introspects one token after the other. Every token is recorded and, with a cache, cached.
 async fn introspect_in_process<'a>(service: &'a Service, tokens: &'a [String], secret: &str) -> impl FnMut() + 'a {
-    let cx = RequestContext { request_id: "bench".parse().unwrap(), now: service.clock().now() };
+    let cx = RequestContext::internal("bench".parse().unwrap(), service.clock().now());
     let credentials = Credentials::Basic { client: "files".into(), secret: Secret::new(secret.trim().to_owned()) };
     let caller = service.authenticate(credentials, &cx).await.unwrap().redeem(service, &cx).await.unwrap();
     let mut next = 0;

@@ -10,3 +10,4 @@ pub mod keyring;
 pub mod mcp;
 pub mod store;
 pub mod system;
+pub mod telemetry;

@@ -16,7 +16,7 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 use rustix::{
-    process::{Resource, Rlimit, setrlimit},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
     system::uname,
     time::{ClockId, clock_gettime},
 };
@@ -24,7 +24,7 @@ use uuid::{Builder, Uuid};
 
 use crate::{
     domain::time::Timestamp,
-    ports::{Clock, Entropy, Outage, ThreadSpawner},
+    ports::{Clock, Entropy, Outage, ProcessUsage, ThreadSpawner},
 };
 
 /// Disables core dumps, because the memory of the process contains keys and tokens.
@@ -63,6 +63,56 @@ impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         since_boot().saturating_sub(self.start)
     }
+}
+
+/// Raises the limit of file descriptors of this process to the hard limit, and returns the limit
+/// before and after. `None` stands for no limit.
+pub fn raise_descriptor_limit() -> Result<(Option<u64>, Option<u64>), Outage> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return Ok((current, maximum));
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .map_err(Outage::during("raise the limit of file descriptors"))?;
+    Ok((current, getrlimit(Resource::Nofile).current))
+}
+
+/// Reads what this process uses from `/proc`. Returns `None` on systems without it.
+#[must_use]
+pub fn read_process_usage() -> Option<ProcessUsage> {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/self/{file}")).ok();
+    let boot_seconds = std::fs::read_to_string("/proc/stat").ok().and_then(|stat| parse_boot_time(&stat))?;
+    let open = u64::try_from(std::fs::read_dir("/proc/self/fd").ok()?.count()).ok()?;
+    let ticks_per_second = rustix::param::clock_ticks_per_second();
+    let usage = parse_process_usage(&read("stat")?, rustix::param::page_size(), ticks_per_second, boot_seconds)?;
+    // The directory that is being read is one of them.
+    let open_descriptors = open.saturating_sub(1);
+    Some(ProcessUsage { open_descriptors, max_descriptors: getrlimit(Resource::Nofile).current, ..usage })
+}
+
+fn parse_boot_time(stat: &str) -> Option<f64> {
+    stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+}
+
+/// Parses `/proc/self/stat` (proc(5)). The name of the program, in parentheses, may contain any
+/// character.
+#[expect(clippy::cast_precision_loss, reason = "a metric needs no more than 52 bits")]
+fn parse_process_usage(stat: &str, page_bytes: usize, ticks_per_second: u64, boot: f64) -> Option<ProcessUsage> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let fields = fields.split_ascii_whitespace().collect::<Vec<_>>();
+    // The first field here is the third one of proc(5).
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    let seconds = |ticks: u64| ticks as f64 / ticks_per_second as f64;
+    let (user, system, threads, start) = (number(14)?, number(15)?, number(20)?, number(22)?);
+    let page_bytes = u64::try_from(page_bytes).ok()?;
+    Some(ProcessUsage {
+        cpu_seconds: seconds(user.saturating_add(system)),
+        resident_bytes: number(24)?.saturating_mul(page_bytes),
+        virtual_bytes: number(23)?,
+        start_seconds: boot + seconds(start),
+        threads,
+        ..ProcessUsage::default()
+    })
 }
 
 /// Threads of the operating system, each with a runtime of its own.
@@ -170,6 +220,34 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn descriptor_limit_is_raised_to_the_hard_limit() {
+        let (before, after) = raise_descriptor_limit().unwrap();
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        assert_eq!(after, maximum);
+        assert!(after.is_none() || before <= after);
+        assert_eq!(raise_descriptor_limit().unwrap(), (maximum, maximum), "a second call changes nothing");
+    }
+
+    #[test]
+    fn process_usage_is_parsed() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 12 0 1000 8192000 300 184 1 1 0";
+        let usage = parse_process_usage(stat, 4096, 100, 1_700_000_000.0).unwrap();
+        let expected = ProcessUsage {
+            cpu_seconds: 3.0,
+            resident_bytes: 300 * 4096,
+            virtual_bytes: 8_192_000,
+            start_seconds: 1_700_000_010.0,
+            threads: 12,
+            ..ProcessUsage::default()
+        };
+        assert_eq!(usage, expected);
+        assert_eq!(parse_process_usage("7 (a) S 1", 4096, 100, 0.0), None);
+        assert_eq!(parse_boot_time("cpu 1 2\nbtime 1700000000\n"), Some(1_700_000_000.0));
+        #[cfg(target_os = "linux")]
+        assert!(read_process_usage().is_some_and(|usage| usage.threads > 0 && usage.open_descriptors > 0));
+    }
 
     #[test]
     fn ids_are_unique_uuid_v7() {

@@ -101,6 +101,14 @@ pub struct Subscriber {
     call: String,
 }
 
+impl Subscriber {
+    /// Returns the client that follows the feed.
+    #[must_use]
+    pub fn client(&self) -> &ClientId {
+        &self.client
+    }
+}
+
 impl Service {
     /// Authorizes the bearer of an API token to read the feed; `call` as in
     /// [`authorize`](Self::authorize).

@@ -113,6 +113,7 @@ impl Service {
             requested: Some(requested),
             reason: Some(reason.to_string()),
             request_id: Some(cx.request_id.clone()),
+            source: cx.source_text(),
             ..Record::new(cx.now, Event::IssuerKeysRefresh, Outcome::Done)
         };
         let completion = self.commit_with_retry(&request, None, |_| async {

@@ -103,6 +103,7 @@ impl Service {
         let record = Record {
             admin: Some(by.to_owned()),
             request_id: Some(cx.request_id.clone()),
+            source: cx.source_text(),
             ..Record::new(cx.now, Event::KeyRotate, Outcome::Done)
         };
         let completion = self.commit_with_retry(&request, None, |_| async {
@@ -140,6 +141,7 @@ impl Service {
             requested: Some(json!({"key": kid})),
             reason: Some(reason.to_string()),
             request_id: Some(cx.request_id.clone()),
+            source: cx.source_text(),
             ..Record::new(cx.now, Event::KeyRevoke, Outcome::Done)
         };
         let completion = self.commit_with_retry(&request, None, |_| async {
@@ -172,6 +174,7 @@ impl Service {
         let record = Record {
             admin: Some(by.to_owned()),
             request_id: Some(cx.request_id.clone()),
+            source: cx.source_text(),
             ..Record::new(cx.now, Event::KeyRekey, Outcome::Done)
         };
         let completion = self.commit_with_retry(&request, None, |_| async {

@@ -2,11 +2,22 @@
 
 use crate::{
     app::{Error, RequestContext, Service, tasks::expiry::MAX_EXPIRY_ROUNDS},
-    domain::keys::RotationReason,
-    ports::GcStats,
+    domain::{keys::RotationReason, time::Lifetime},
+    ports::{GcStats, LiveCounts},
 };
 
+/// The longest lifetime of a token.
+const MAX_TOKEN_LIFETIME: Lifetime = Lifetime::minutes(15);
+/// The largest number of live tasks, and of live tokens, that is counted.
+const MAX_COUNTED: u32 = 100_000;
+
 impl Service {
+    /// Returns the number of live tasks and tokens, as of the last maintenance.
+    #[must_use]
+    pub fn live_counts(&self) -> Option<LiveCounts> {
+        *self.inner.live.lock()
+    }
+
     /// Rotates keys that are due, ends tasks that have passed their deadline or lost their grant or
     /// a party, and removes expired data from memory and from the store. Any number of replicas may
     /// run this concurrently.
@@ -23,6 +34,8 @@ impl Service {
         self.end_tasks_without_grant(cx).await?;
         self.end_orphaned_tasks(cx).await?;
         self.end_tasks_of_revoked_parties(MAX_EXPIRY_ROUNDS, cx).await?;
+        let since = cx.now.saturating_sub(MAX_TOKEN_LIFETIME);
+        *self.inner.live.lock() = Some(self.store().count_live(cx.now, since, MAX_COUNTED).await?);
         Ok(self.store().collect_garbage(cx.now).await?)
     }
 }

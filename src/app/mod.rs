@@ -23,10 +23,10 @@ mod shared_outage;
 mod status_list;
 mod tasks;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::timeout;
 
 pub use admission::Admitted;
@@ -73,7 +73,7 @@ use crate::{
         time::Timestamp,
         uri::IssuerUrl,
     },
-    ports::{AuditKeys, Clock, Entropy, ErrorChain, McpServers, Signer, Store, ThreadSpawner, TrustedKeys},
+    ports::{AuditKeys, Clock, Entropy, ErrorChain, LiveCounts, McpServers, Signer, Store, ThreadSpawner, TrustedKeys},
 };
 
 use commit::{queue::CommitQueue, timeout::with_store_timeout};
@@ -190,13 +190,28 @@ impl fmt::Debug for Ports {
     }
 }
 
-/// The id and the time of one request. The clock is read once.
+/// The id, the time and the source of one request. The clock is read once.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
     /// The request's id in logs, responses and audit records.
     pub request_id: RequestId,
     /// When the request arrived.
     pub now: Timestamp,
+    /// The address that the request came from. `None` for the server's own work.
+    pub source: Option<IpAddr>,
+}
+
+impl RequestContext {
+    /// Returns the context of work that no client requested.
+    #[must_use]
+    pub fn internal(request_id: RequestId, now: Timestamp) -> Self {
+        Self { request_id, now, source: None }
+    }
+
+    /// Returns the source address as it appears in audit records.
+    fn source_text(&self) -> Option<String> {
+        self.source.map(|address| address.to_string())
+    }
 }
 
 /// The application service: every use case is a method of it. Cheap to clone.
@@ -219,6 +234,7 @@ struct ServiceInner {
     admission: admission::Admission,
     quota_usage: exchange::quotas::QuotaUsage,
     token_cache: introspection::cache::VerifiedTokenCache,
+    live: Mutex<Option<LiveCounts>>,
     feed: feed::Feed,
     index_allocator: Arc<IndexAllocator>,
     status_lists: Arc<StatusLists>,
@@ -292,6 +308,7 @@ impl Service {
             admission: admission::Admission::new(clock()),
             quota_usage: exchange::quotas::QuotaUsage::default(),
             token_cache: introspection::cache::VerifiedTokenCache::new(settings.memory),
+            live: Mutex::default(),
             feed: feed::Feed::new(feed_ports, settings.subscribers),
             index_allocator: IndexAllocator::new(store(), entropy(), clock()),
             status_lists,

@@ -9,36 +9,37 @@ use errand::{
     config::{Config, LogFormat},
     domain::printable::escape_invisible,
 };
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt::MakeWriter, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
-use super::CliError;
+use super::{
+    CliError,
+    telemetry::{BoxedLayer, Traces, start_traces},
+};
 
 /// Sets the level of the log.
 pub(super) type SetLogLevel = Box<dyn Fn(&str) -> Result<(), CliError> + Send + Sync>;
 
-/// Starts logging, and returns a function that changes its level.
-pub(super) fn init(config: &Config) -> Result<SetLogLevel, CliError> {
-    let filter = parse_level(&config.log.level)?;
+/// Starts logging and, if it is configured, the export of traces. Returns a function that changes
+/// the level of the log. Must be called inside the runtime.
+pub(super) fn init(config: &Config) -> Result<(SetLogLevel, Traces), CliError> {
+    let (filter, handle) = reload::Layer::new(parse_level(&config.log.level)?);
     let has_colors = io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(has_colors)
-        .with_writer(EscapingWriter { out: io::stderr, has_colors });
-    let (started, set_level): (_, SetLogLevel) = match config.log.format {
+    let writer = EscapingWriter { out: io::stderr, has_colors };
+    let log = tracing_subscriber::fmt::layer().with_ansi(has_colors).with_writer(writer);
+    let log: BoxedLayer = match config.log.format {
         // A request has one span, so a list of spans would only repeat it.
-        LogFormat::Json => {
-            let log = log.json().flatten_event(true).with_span_list(false).with_filter_reloading();
-            let handle = log.reload_handle();
-            (log.try_init(), Box::new(move |level: &str| handle.reload(parse_level(level)?).map_err(CliError::from)))
-        }
-        LogFormat::Pretty => {
-            let log = log.with_filter_reloading();
-            let handle = log.reload_handle();
-            (log.try_init(), Box::new(move |level: &str| handle.reload(parse_level(level)?).map_err(CliError::from)))
-        }
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Pretty => log.boxed(),
     };
+    let (traces, trace_layer) = start_traces(config)?;
+    let layers: Vec<BoxedLayer> = [Some(log.with_filter(filter).boxed()), trace_layer].into_iter().flatten().collect();
+    let started = Registry::default().with(layers).try_init();
     started.map_err(CliError::with_context("can't start logging"))?;
-    Ok(set_level)
+    let set_level: SetLogLevel =
+        Box::new(move |level: &str| handle.reload(parse_level(level)?).map_err(CliError::from));
+    Ok((set_level, traces))
 }
 
 fn parse_level(level: &str) -> Result<EnvFilter, CliError> {

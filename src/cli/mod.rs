@@ -18,6 +18,7 @@ mod serve;
 mod status;
 mod stop;
 mod task;
+mod telemetry;
 mod token;
 
 use std::{

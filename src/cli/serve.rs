@@ -3,11 +3,19 @@
 use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use errand::{
+    adapters::{
+        system::{raise_descriptor_limit, read_process_usage},
+        telemetry::adopt_remote_parent,
+    },
     app::ApplyOptions,
     bootstrap::{Application, MigrationPolicy},
-    config::{Config, warnings},
+    config::{self, Config, InProgress, Limits, warnings},
     domain::configuration::FileOrder,
-    http::{AppState, HttpSettings, Listener, Tls, operations_router, router, serve},
+    http::{
+        AppState, ConnectionLimits, ForwardedHeader, HttpSettings, Listener, RequestLimits, Tls, TrustedProxies,
+        operations_router, router, serve,
+    },
+    ports::ErrorChain,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -20,11 +28,21 @@ use super::{
     runtime::block_on,
 };
 
+/// File descriptors for everything but clients and the store: the operations listener, fetched keys
+/// and catalogues, the log, the database file, the runtime.
+const RESERVED_DESCRIPTORS: u64 = 400;
+/// Maximum connections of the operations listener.
+const OPERATIONS_CONNECTIONS: usize = 256;
+
 /// Serves with a configuration file, or for development without one.
 pub(super) fn run(arguments: &ServeArgs) -> Result<(), CliError> {
     let config = load_config(arguments)?;
-    let set_log_level = log::init(&config)?;
-    block_on(run_server(config, arguments, set_log_level))
+    block_on(async {
+        let (set_log_level, traces) = log::init(&config)?;
+        let served = run_server(config, arguments, set_log_level).await;
+        traces.shutdown().await;
+        served
+    })
 }
 
 async fn run_server(config: Config, arguments: &ServeArgs, set_log_level: SetLogLevel) -> Result<(), CliError> {
@@ -41,11 +59,12 @@ async fn run_server(config: Config, arguments: &ServeArgs, set_log_level: SetLog
     }
     // Before anything is written: a process that can't serve must not change the store.
     let tls = load_tls(&config)?;
-    let public = bind(config.listen, tls.clone(), "listen").await?;
+    let public = bind(config.listen.address, tls.clone(), "listen").await?;
     let operations = match config.operations_listen {
         Some(address) => Some(bind(address, None, "operations_listen").await?),
         None => None,
     };
+    let public = public.with_limits(connection_limits(&config));
     let application = Application::build(&config, MigrationPolicy::IfEmbedded).await?;
     initialize(&application, &config, arguments).await?;
     let background_tasks = application.spawn_background_tasks();
@@ -53,15 +72,21 @@ async fn run_server(config: Config, arguments: &ServeArgs, set_log_level: SetLog
         background_tasks.spawn(tls.watch());
     }
 
-    let state = AppState::new(application.service.clone());
+    let state = AppState::new(application.service.clone()).with_process_usage(read_process_usage);
+    let state = state.with_trace_context(adopt_remote_parent);
     let settings = HttpSettings {
         request_timeout: Duration::from_secs(u64::from(config.requests.timeout_seconds)),
         serves_operations: config.operations_listen.is_none(),
+        limits: request_limits(&config.limits.in_progress),
+        is_tls: config.tls.is_some(),
     };
     let (stopping, servers) = (CancellationToken::new(), TaskTracker::new());
+    let public = public.with_counters(state.metrics.connections());
     tracing::info!(address = %public.local_addr()?, issuer = %config.issuer, "listening");
     servers.spawn(serve(public, router(state.clone(), settings), stopping.clone().cancelled_owned()));
     if let Some(operations) = operations {
+        let operations =
+            operations.with_limits(ConnectionLimits { total: OPERATIONS_CONNECTIONS, ..ConnectionLimits::default() });
         tracing::info!(address = %operations.local_addr()?, "listening for operations");
         servers.spawn(serve(operations, operations_router(state, settings), stopping.clone().cancelled_owned()));
     }
@@ -111,6 +136,63 @@ async fn initialize(application: &Application, config: &Config, arguments: &Serv
         ApplyOptions { max_ended_tasks: arguments.accept_ending, ..for_replica }
     };
     Ok(application.initialize_with(config, &options).await?)
+}
+
+/// Returns the limits of connections. Raises the limit of file descriptors, and lowers the number
+/// of connections to what it allows.
+fn connection_limits(config: &Config) -> ConnectionLimits {
+    let Limits { connections, connections_per_peer, keep_alive, headers, unread, unread_megabytes, .. } = config.limits;
+    let descriptors = match raise_descriptor_limit() {
+        Ok((before, after)) => {
+            tracing::info!(before, after, "raised the limit of file descriptors to the hard limit");
+            after
+        }
+        Err(error) => {
+            tracing::warn!(error = %ErrorChain(&error), "the limit of file descriptors stays as it was");
+            None
+        }
+    };
+    let reserved = RESERVED_DESCRIPTORS.saturating_add(config.store.max_connections.into());
+    let available = descriptors.map(|limit| limit.saturating_sub(reserved.min(limit / 2)));
+    let total = usize::try_from(available.unwrap_or(u64::MAX).min(connections.into())).unwrap_or(usize::MAX);
+    if available.is_some_and(|available| available < connections.into()) {
+        tracing::warn!(
+            limit = total,
+            configured = connections,
+            "fewer connections than `connections` in `[limits]`: the limit of file descriptors is too low; raise it, \
+             for example with `LimitNOFILE=` of systemd or `ulimit -n`"
+        );
+    }
+    let megabytes = usize::try_from(unread_megabytes).unwrap_or(usize::MAX);
+    ConnectionLimits {
+        total,
+        per_peer: usize::try_from(connections_per_peer).unwrap_or(usize::MAX),
+        keep_alive,
+        headers,
+        progress: unread,
+        unread_total: megabytes.saturating_mul(1 << 20),
+        proxies: TrustedProxies {
+            networks: config.listen.trusted_proxies.iter().copied().collect(),
+            header: match config.listen.forwarded_header {
+                config::ForwardedHeader::XForwardedFor => ForwardedHeader::XForwardedFor,
+                config::ForwardedHeader::Forwarded => ForwardedHeader::Forwarded,
+            },
+        },
+        ..ConnectionLimits::default()
+    }
+}
+
+fn request_limits(configured: &InProgress) -> RequestLimits {
+    let limit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+    RequestLimits {
+        token: limit(configured.token),
+        introspection: limit(configured.introspection),
+        revocation: limit(configured.revocation),
+        self_service: limit(configured.self_service),
+        admin_revocation: limit(configured.admin_revocation),
+        administration: limit(configured.administration),
+        documents: limit(configured.documents),
+    }
 }
 
 async fn bind(address: SocketAddr, tls: Option<Tls>, key: &str) -> Result<Listener, CliError> {

@@ -38,12 +38,15 @@ pub use sections::{
     audit::Audit,
     fetch::{Fetch, Proxy},
     keys::Keys,
+    limits::{InProgress, Limits},
+    listen::{ForwardedHeader, Listen},
     log::{Log, LogFormat},
     replicas::{REPLICA_NAME_VARIABLE, Replicas, is_replica_name},
     requests::Requests,
     secrets::EncryptionKey,
     store::StoreConfig,
     tls::TlsConfig,
+    tracing::Tracing,
 };
 pub use store_url::{StoreUrl, StoreUrlParseError};
 pub use summary::summarize;
@@ -60,11 +63,11 @@ pub struct Config {
     pub generation: Option<u64>,
     /// URL of the page where requesters make grants.
     pub consent_uri: Option<url::Url>,
-    /// Address of the public listener.
-    pub listen: SocketAddr,
+    /// The public listener, and the proxies in front of it.
+    pub listen: Listen,
     /// Certificate and private key; without them, a proxy terminates TLS.
     pub tls: Option<TlsConfig>,
-    /// Address of the listener for health and metrics, if it differs from `listen`.
+    /// Address of the listener for health and metrics. `None` if the public listener serves them.
     pub operations_listen: Option<SocketAddr>,
     /// Store connection.
     pub store: StoreConfig,
@@ -80,10 +83,14 @@ pub struct Config {
     pub audit: Audit,
     /// Log settings.
     pub log: Log,
+    /// Export of traces.
+    pub tracing: Option<Tracing>,
+    /// Limits of connections, and of requests in progress.
+    pub limits: Limits,
     /// Request limits.
     pub requests: Requests,
     /// Limits of each caller.
-    pub limits: AdmissionLimits,
+    pub admission: AdmissionLimits,
     /// Quotas in the store.
     pub quotas: Quotas,
     /// Lease and heartbeat of this replica.
@@ -143,9 +150,8 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
             "write the URL of the page where requesters make grants, such as `https://portal.example.com/grants`",
         )
     });
-    let listen = root.optional("listen", |node| read_address(&node));
-    let listen = read_address_variable(document, LISTEN_VARIABLE).or(listen).unwrap_or(DEV_LISTEN);
-    let operations_listen = read_operations_address(&mut root, listen);
+    let listen = sections::listen::read_listen(&mut root);
+    let operations_listen = sections::listen::read_operations_listen(&mut root, listen.address);
     let tls = sections::tls::read_tls(&mut root);
     let store = sections::store::read_store(&mut root);
     let tokens = sections::tokens::read_tokens(&mut root);
@@ -154,8 +160,9 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
     let keys = sections::keys::read_keys(&mut root, &tokens);
     let audit = sections::audit::read_audit(&mut root);
     let log = sections::log::read_log(&mut root);
+    let tracing = sections::tracing::read_tracing(&mut root);
+    let (admission, limits) = sections::limits::read_limits(&mut root);
     let requests = sections::requests::read_requests(&mut root);
-    let limits = sections::limits::read_limits(&mut root);
     let quotas = sections::limits::read_quotas(&mut root);
     let replicas = sections::replicas::read_replicas(&mut root, requests);
     let memory = sections::memory::read_memory(&mut root);
@@ -178,8 +185,10 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
         break_glass,
         audit,
         log,
-        requests,
+        tracing,
         limits,
+        requests,
+        admission,
         quotas,
         replicas,
         memory,
@@ -218,45 +227,10 @@ fn read_trust_domain(node: &node::Node<'_>) -> Option<String> {
     is_valid.then(|| text.to_owned())
 }
 
-fn read_address(node: &node::Node<'_>) -> Option<SocketAddr> {
-    node.parse(ADDRESS_HINT)
-}
-
-const ADDRESS_HINT: &str = "write an IP address and a port, such as `127.0.0.1:8080`";
-
-/// The environment variable that overrides `listen`.
+/// The environment variable that overrides the address of `listen`.
 pub const LISTEN_VARIABLE: &str = "ERRAND_LISTEN";
 /// The environment variable that overrides `operations_listen`.
 pub const OPERATIONS_LISTEN_VARIABLE: &str = "ERRAND_OPERATIONS_LISTEN";
-
-/// Reads an address from the environment, which differs between replicas that share a file.
-fn read_address_variable(document: &Document<'_>, variable: &str) -> Option<SocketAddr> {
-    let text = sections::secrets::read_variable(document, variable)?;
-    let report = |error: std::net::AddrParseError| {
-        let reason = format!("`{}`: {error}", text.escape_debug());
-        document.add_environment_error(variable, reason, ADDRESS_HINT.to_owned());
-    };
-    text.trim().parse().map_err(report).ok()
-}
-
-fn read_operations_address(root: &mut Section<'_>, listen: SocketAddr) -> Option<SocketAddr> {
-    let (reason, remedy) =
-        ("is the same as `listen`", "choose another port, or leave the key out to serve both at `listen`");
-    let document = root.location.document;
-    let node = root.get("operations_listen");
-    if let Some(address) = read_address_variable(document, OPERATIONS_LISTEN_VARIABLE) {
-        if address == listen {
-            document.add_environment_error(OPERATIONS_LISTEN_VARIABLE, reason.to_owned(), remedy.to_owned());
-        }
-        return Some(address);
-    }
-    let node = node?;
-    let address = read_address(&node)?;
-    if address == listen {
-        node.error(reason, remedy);
-    }
-    Some(address)
-}
 
 /// Rejects a trust domain that equals the issuer or a resource: a transaction token is valid in the
 /// whole trust domain and must not pass for a token with a single audience.

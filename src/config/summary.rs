@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Display};
 
 use super::{
-    Config, LogFormat,
+    Config, ForwardedHeader, InProgress, Limits, LogFormat,
     format::{format_list, format_permissions},
     warnings,
 };
@@ -18,7 +18,7 @@ use crate::domain::{
             TrustedIssuer, UserMatcher, is_default_key_max_age, is_default_key_refresh,
         },
     },
-    settings::MemoryLimits,
+    settings::{AdmissionLimits, MemoryLimits, Quotas, RateLimit},
     status_list::StatusListSettings,
     time::Lifetime,
     uri::is_loopback,
@@ -63,7 +63,7 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
         Some(tls) => format!("https, certificate {}", tls.certificate_file.display()),
         None => "plain HTTP, for a proxy that terminates TLS".to_owned(),
     };
-    let operations = config.operations_listen.unwrap_or(config.listen);
+    let operations = config.operations_listen.unwrap_or(config.listen.address);
     let rotation = &config.keys.rotation;
     let (tokens, tasks) = (&config.tokens, &config.tasks);
     text.push(format!("Errand at {}", config.issuer));
@@ -71,7 +71,15 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
     if let Some(generation) = config.generation {
         text.push(format_line("generation", format_args!("{generation}; a file with a lower one is refused")));
     }
-    text.push(format_line("listener", format_args!("{} ({tls})", config.listen)));
+    text.push(format_line("listener", format_args!("{} ({tls})", config.listen.address)));
+    if !config.listen.trusted_proxies.is_empty() {
+        let header = match config.listen.forwarded_header {
+            ForwardedHeader::XForwardedFor => "X-Forwarded-For",
+            ForwardedHeader::Forwarded => "Forwarded",
+        };
+        let proxies = format_list(&config.listen.trusted_proxies);
+        text.push(format_line("proxies", format_args!("{proxies} report source addresses in {header}")));
+    }
     text.push(format_line("health, metrics", operations));
     text.push(format_line(
         "store",
@@ -112,6 +120,12 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
         LogFormat::Pretty => "pretty",
     };
     text.push(format_line("log", format_args!("{format}, {}", config.log.level)));
+    let traces = config.tracing.as_ref().map_or_else(
+        || "not exported".to_owned(),
+        |tracing| format!("{} % to {}", tracing.sample_percent, tracing.endpoint),
+    );
+    text.push(format_line("traces", traces));
+    summarize_limits(config, text);
     let requests = &config.requests;
     let replicas = &config.replicas;
     let name = replicas.name.as_deref().unwrap_or("named after the host");
@@ -142,6 +156,53 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
     if config.fetch.ca_pem.is_some() {
         text.push(format_line("fetch trust", "the system's certificate authorities and those of `ca_file`"));
     }
+}
+
+fn summarize_limits(config: &Config, text: &mut Vec<String>) {
+    let Limits { connections, connections_per_peer, keep_alive, headers, unread, unread_megabytes, in_progress } =
+        &config.limits;
+    text.push(format_line(
+        "connections",
+        format_args!(
+            "at most {connections}, {connections_per_peer} per peer; kept alive {} s, headers within {} s",
+            keep_alive.as_secs(),
+            headers.as_secs()
+        ),
+    ));
+    text.push(format_line(
+        "unread",
+        format_args!("at most {unread_megabytes} MiB of responses; 16 KiB must be read within {} s", unread.as_secs()),
+    ));
+    let InProgress { token, introspection, revocation, self_service, admin_revocation, administration, documents } =
+        in_progress;
+    text.push(format_line(
+        "in progress",
+        format_args!(
+            "at most {token} token requests, {introspection} introspections, {revocation} revocations, {self_service} \
+             of self-service, {admin_revocation} revocations by admins, {administration} of administration, \
+             {documents} documents"
+        ),
+    ));
+    let AdmissionLimits { exchange, introspection, tasks, requester, admin } = config.admission;
+    let families = [
+        ("exchange", exchange),
+        ("introspection", introspection),
+        ("tasks", tasks),
+        ("requester", requester),
+        ("admin", admin),
+    ];
+    let rates = families.map(|(family, RateLimit { per_second, burst, in_flight })| {
+        format!("{family} {per_second}/s, burst {burst}, {in_flight} in progress")
+    });
+    text.push(format_line("each caller", rates.join("; ")));
+    let Quotas { open_tasks_per_agent, open_tasks_per_requester, live_tokens_per_task } = config.quotas;
+    text.push(format_line(
+        "quotas",
+        format_args!(
+            "{open_tasks_per_agent} open tasks of an agent, {open_tasks_per_requester} of a requester, \
+             {live_tokens_per_task} live tokens of a task"
+        ),
+    ));
 }
 
 fn summarize_status_list(config: &Config) -> String {

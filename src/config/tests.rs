@@ -100,13 +100,44 @@ tools = [{ name = "read_file", scope = "files:read", effect = "read" }]
 fn valid_file_is_read() {
     let dir = config_dir();
     let config = load(&dir, GOOD, &|_| None).unwrap();
-    assert_eq!(config.listen, DEV_LISTEN);
+    assert_eq!(config.listen.address, DEV_LISTEN);
     assert_eq!(config.tokens, TokenLimits::default());
     assert_eq!(config.store.url.expose(), format!("sqlite://{}/errand.db", dir.path().display()));
     assert_eq!(config.objects.len(), 4);
     let secrets = config.secrets.iter().map(|(id, secret)| (id.as_str(), secret.expose())).collect::<Vec<_>>();
     assert_eq!(secrets, [("reader", format!("1{}", "123456789abcdef".repeat(5)).as_str())]);
     assert!(!format!("{config:?}").contains("123456789abcdef"));
+}
+
+#[test]
+fn listeners_and_traces_are_read() {
+    let dir = config_dir();
+    let with = |lines: &str| load(&dir, &format!("{lines}\n{GOOD}"), &|_| None);
+    let default = with("").unwrap();
+    assert_eq!((default.operations_listen, default.tracing), ("127.0.0.1:9090".parse().ok(), None));
+    let short = with("listen = \"0.0.0.0:80\"").unwrap();
+    assert_eq!((short.listen.address, short.listen.trusted_proxies), ("0.0.0.0:80".parse().unwrap(), Vec::new()));
+    let same = with("listen = \"0.0.0.0:80\"\noperations_listen = \"0.0.0.0:80\"").unwrap();
+    assert_eq!(same.operations_listen, None, "the public listener serves health and metrics");
+    let table = "listen = { address = \"[::]:80\", trusted_proxies = [\"10.0.0.0/8\", \"::1/128\"], forwarded_header = \"forwarded\" }";
+    let listen = with(table).unwrap().listen;
+    assert_eq!((listen.address, listen.forwarded_header), ("[::]:80".parse().unwrap(), ForwardedHeader::Forwarded));
+    assert_eq!(listen.trusted_proxies, ["10.0.0.0/8", "::1/128"].map(|network| network.parse().unwrap()));
+    let traced = with("tracing = { endpoint = \"http://collector:4318/v1/traces\", sample_percent = 5 }").unwrap();
+    let tracing = traced.tracing.unwrap();
+    assert_eq!((tracing.endpoint.as_str(), tracing.sample_percent), ("http://collector:4318/v1/traces", 5));
+    assert!(tracing.follow_caller && tracing.service_name == "errand");
+    for (lines, error) in [
+        ("tracing = {}", "tracing.endpoint: is missing"),
+        ("tracing = { endpoint = \"grpc://x\" }", "is not an http or https URL"),
+        ("tracing = { endpoint = \"http://x\", sample_percent = 101 }", "is not between 0 and 100"),
+        ("limits = { connections = 100, connections_per_peer = 101 }", "at most `connections`"),
+        ("limits = { keep_alive_seconds = 4 }", "is not between 5 and 3600"),
+        ("limits = { in_progress = { token = 0 } }", "limits.in_progress.token"),
+    ] {
+        let found = with(lines).unwrap_err();
+        assert!(found.contains(error), "{lines}: {found}");
+    }
 }
 
 #[test]
@@ -261,6 +292,7 @@ fn example_is_valid_and_states_defaults() {
     Errand at https://sts.example.com
       trust domain    example.com
       listener        127.0.0.1:8080 (plain HTTP, for a proxy that terminates TLS)
+      proxies         127.0.0.1/32 report source addresses in X-Forwarded-For
       health, metrics 127.0.0.1:9090
       store           postgres://errand:***@db.example.com/errand (10 connections)
       signing keys    ES256; rotated every 30 d, published 15 min ahead, kept 1 h after
@@ -268,6 +300,12 @@ fn example_is_valid_and_states_defaults() {
       tasks           1 h, at most 1 d
       audit           introspections: changes
       log             json, info
+      traces          not exported
+      connections     at most 10000, 1000 per peer; kept alive 75 s, headers within 5 s
+      unread          at most 128 MiB of responses; 16 KiB must be read within 30 s
+      in progress     at most 512 token requests, 512 introspections, 128 revocations, 128 of self-service, 128 revocations by admins, 64 of administration, 256 documents
+      each caller     exchange 100/s, burst 500, 64 in progress; introspection 5000/s, burst 10000, 256 in progress; tasks 100/s, burst 500, 64 in progress; requester 20/s, burst 100, 16 in progress; admin 200/s, burst 1000, 64 in progress
+      quotas          10000 open tasks of an agent, 1000 of a requester, 1000 live tokens of a task
       replicas        named after the host; lease 2000 ms, heartbeat every 500 ms
       requests        timeout 10 s, at most 1024 queued writes
       memory          at most 32768 verified tokens and 128 MiB
@@ -410,7 +448,10 @@ fn recipes_for_identity_providers_are_valid() {
 fn risky_settings_are_warned_about() {
     let dir = config_dir();
     let text = GOOD
-        .replace("trust_domain =", "listen = \"0.0.0.0:80\"\ntrust_domain =")
+        .replace(
+            "trust_domain =",
+            "listen = { address = \"0.0.0.0:80\", trusted_proxies = [\"0.0.0.0/0\"] }\noperations_listen = \"0.0.0.0:80\"\ntrust_domain =",
+        )
         .replace("sqlite:errand.db", "postgres://errand@db/errand")
         .replace("planner.jwks.json\"", "planner.jwks.json\", assertion_audience = \"token_endpoint_too\"");
     let more = r#"keys = "discovery"
@@ -425,7 +466,8 @@ entitlements = [{ to = "everyone", resource = "files", scopes = ["files:read"] }
     assert!(warnings.iter().all(|warning| summarize(&config).contains(warning)));
     insta::assert_snapshot!(warnings.join("\n"), @r#"
     listen: 0.0.0.0:80 serves plain HTTP; only a proxy that terminates TLS may reach it
-    operations_listen: not set; clients can read health and metrics at the public listener
+    operations_listen: is the same as `listen`; clients can read health and metrics there
+    listen: trusted_proxies: 0.0.0.0/0 trusts every client to report its own source address
     store: the connection does not require TLS; add `?sslmode=verify-full` to the URL
     https://login.example.com: subject_scopes = "ignore": the scope of user tokens has no effect; entitlements and the agents' ceilings decide
     https://login.example.com: other_audiences = "accept": a token that is also valid for another service can be exchanged here

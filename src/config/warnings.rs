@@ -21,15 +21,20 @@ use crate::domain::{
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
-    if config.tls.is_none() && !config.listen.ip().is_loopback() {
+    let listen = &config.listen;
+    if config.tls.is_none() && !listen.address.ip().is_loopback() {
         found.push(format!(
             "listen: {} serves plain HTTP; only a proxy that terminates TLS may reach it",
-            config.listen
+            listen.address
         ));
     }
-    if config.operations_listen.is_none() && !config.listen.ip().is_loopback() {
-        found.push("operations_listen: not set; clients can read health and metrics at the public listener".to_owned());
+    if config.operations_listen.is_none() && !listen.address.ip().is_loopback() {
+        found.push("operations_listen: is the same as `listen`; clients can read health and metrics there".to_owned());
     }
+    let any_address = listen.trusted_proxies.iter().filter(|network| network.prefix_len() == 0);
+    found.extend(any_address.map(|network| {
+        format!("listen: trusted_proxies: {network} trusts every client to report its own source address")
+    }));
     if config.store.url.has_optional_tls() {
         found.push("store: the connection does not require TLS; add `?sslmode=verify-full` to the URL".to_owned());
     }

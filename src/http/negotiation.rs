@@ -14,6 +14,31 @@ pub(super) fn prefers(headers: &HeaderMap, media_type: &str) -> bool {
     weight >= named_weight(headers, header::ACCEPT, "application/json").unwrap_or_default()
 }
 
+/// Returns whether `Accept` gives `preferred` a higher weight than `other` (RFC 9110 §12.5.1).
+/// Without the header, or with equal weights, it does not.
+pub(super) fn prefers_over(headers: &HeaderMap, preferred: &str, other: &str) -> bool {
+    weight(headers, preferred) > weight(headers, other)
+}
+
+/// Returns the weight of a media type in thousandths: that of the most specific range that matches.
+fn weight(headers: &HeaderMap, media_type: &str) -> Weight {
+    let group = media_type.split_once('/').map_or(media_type, |(group, _)| group);
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges = accepted.flat_map(|value| value.split(',')).filter_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next()?.to_ascii_lowercase();
+        let specificity = match name.split_once('/')? {
+            ("*", "*") => 0,
+            (range_group, "*") if range_group == group => 1,
+            _ if name == media_type => 2,
+            _ => return None,
+        };
+        let weight = parts.find_map(parse_weight);
+        Some((specificity, weight.unwrap_or(1000)))
+    });
+    ranges.max().map_or(0, |(_, weight)| weight)
+}
+
 /// Returns whether the client prefers gzip to no encoding: `Accept-Encoding` names it, with a
 /// weight that is not lower than that of `identity` (RFC 9110 §12.5.3).
 pub(super) fn prefers_gzip(headers: &HeaderMap) -> bool {
@@ -82,6 +107,29 @@ mod tests {
             let headers = headers(&header::ACCEPT, accept);
             assert_eq!(prefers(&headers, "application/token-introspection+jwt"), is_signed, "{accept:?}");
         }
+    }
+
+    #[test]
+    fn accept_weights_decide_between_media_types() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+        for (accept, is_preferred) in [
+            (prometheus, true),
+            ("application/openmetrics-text", true),
+            ("application/openmetrics-text;q=0.3, text/plain;q=0.5", false),
+            ("text/plain", false),
+            ("*/*", false),
+            ("*/*;q=0.5, application/openmetrics-text;q=0.6", true),
+            ("application/*", true),
+            ("application/openmetrics-text;q=0, */*", false),
+            ("application/openmetrics-text;q=2", false),
+            ("Application/OpenMetrics-Text; Q=0.001", true),
+            ("application/openmetrics-text;q=0.0001", false),
+            ("", false),
+        ] {
+            let headers = [(header::ACCEPT, axum::http::HeaderValue::from_static(accept))].into_iter().collect();
+            assert_eq!(prefers_over(&headers, "application/openmetrics-text", "text/plain"), is_preferred, "{accept}");
+        }
+        assert!(!prefers_over(&HeaderMap::new(), "application/openmetrics-text", "text/plain"));
     }
 
     #[test]

@@ -6,14 +6,14 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use serde::Serialize;
 use url::form_urlencoded;
 
 use crate::{
     app::{ConflictError, RequestContext},
     http::{
-        AppState, error::problem::Problem, extract::path::PathId, negotiation::prefers_gzip, oauth::metadata::cacheable,
+        AppState, conditional::document_or_304, error::problem::Problem, extract::path::PathId,
+        negotiation::prefers_gzip, oauth::metadata::cacheable,
     },
 };
 
@@ -55,50 +55,12 @@ pub(super) async fn status_list(
         Some(gzipped) => (gzipped, format!("\"{}-gzip\"", list.etag), Some("gzip")),
         None => (list.token.clone(), format!("\"{}\"", list.etag), None),
     };
-    let is_current = has_current_version(&headers, &tag);
-    let (status, body) = if is_current { (StatusCode::NOT_MODIFIED, Bytes::new()) } else { (StatusCode::OK, body) };
-    let caching = [(header::ETAG, tag), (header::VARY, header::ACCEPT_ENCODING.to_string())];
-    let mut response = (status, cacheable(list.ttl.as_seconds()), caching, body).into_response();
-    let headers = response.headers_mut();
-    headers.remove(header::CONTENT_TYPE);
-    if !is_current {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(STATUS_LIST_MEDIA_TYPE));
-        if let Some(encoding) = encoding {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
-        }
+    let document = document_or_304(&headers, &tag, STATUS_LIST_MEDIA_TYPE, body);
+    let is_whole = document.status() == StatusCode::OK;
+    let varies = [(header::VARY, header::ACCEPT_ENCODING.as_str())];
+    let mut response = (cacheable(list.ttl.as_seconds()), varies, document).into_response();
+    if let Some(encoding) = encoding.filter(|_| is_whole) {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
     Ok(response)
-}
-
-/// Returns whether the client already has the version with this tag (RFC 9110 §13.1.2, weak
-/// comparison).
-fn has_current_version(headers: &HeaderMap, tag: &str) -> bool {
-    let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
-    tags.any(|sent| sent == "*" || sent.strip_prefix("W/").unwrap_or(sent) == tag)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn if_none_match_matches_current_tag() {
-        for (sent, is_current) in [
-            ("\"abc\"", true),
-            ("W/\"abc\"", true),
-            ("\"x\", \"abc\"", true),
-            ("\"x\" ,W/\"abc\" , \"y\"", true),
-            ("*", true),
-            ("\"x\"", false),
-            ("abc", false),
-            ("\"abc-gzip\"", false),
-            ("w/\"abc\"", false),
-            ("", false),
-        ] {
-            let headers = [(header::IF_NONE_MATCH, HeaderValue::from_static(sent))].into_iter().collect();
-            assert_eq!(has_current_version(&headers, "\"abc\""), is_current, "{sent}");
-        }
-        assert!(!has_current_version(&HeaderMap::new(), "\"abc\""));
-    }
 }

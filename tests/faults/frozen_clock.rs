@@ -48,7 +48,7 @@ async fn run_replica_with_frozen_clock() {
     let application = Application::build_with_clock(clock, &config, MigrationPolicy::IfEmbedded).await.unwrap();
     application.initialize(&config).await.unwrap();
     let _tasks = application.spawn_background_tasks();
-    let listener = Listener::bind(config.listen, None).await.unwrap();
+    let listener = Listener::bind(config.listen.address, None).await.unwrap();
     serve(
         listener,
         router(AppState::new(application.service.clone()), HttpSettings::default()),

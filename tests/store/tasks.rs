@@ -4,9 +4,9 @@ use errand::{
     domain::{
         audit::WriterId,
         revocation::{LogAction, LogPosition, Target},
-        task::TaskState,
+        task::{Task, TaskState},
     },
-    ports::{Precondition, StateChange, WriteOutcome, WriteSet},
+    ports::{Precondition, StateChange, TokenRecord, WriteOutcome, WriteSet},
 };
 
 use crate::{fixtures::*, support::TestStore};
@@ -137,6 +137,32 @@ async fn overdue_tasks_are_found_until_ended(on: &TestStore) {
     assert_eq!(due(10, 9).await, [1, 0].map(task_id));
 }
 
+async fn live_tasks_and_tokens_are_counted(on: &TestStore) {
+    let store = on.open().await;
+    let count = async |now: i64, since: i64, limit| {
+        let counts = store.count_live(at(NOW.unix() + now), at(NOW.unix() + since), limit).await.unwrap();
+        (counts.tasks, counts.tokens)
+    };
+    assert_eq!(count(0, 0, 9).await, (0, 0));
+    let states = [TaskState::Active, TaskState::Suspended, TaskState::Completed, TaskState::Revoked];
+    let tasks = (0..).zip(states).map(|(n, state)| Task { state, ..task(n) }).collect::<Vec<_>>();
+    let issued_token = |n: u128, issued: i64, expires: i64| TokenRecord {
+        issued: at(NOW.unix() + issued),
+        expires: at(NOW.unix() + expires),
+        ..token(n)
+    };
+    for task in tasks {
+        commit_one(&*store, WriteSet { task: Some(task), ..WriteSet::default() }).await;
+    }
+    for token in [issued_token(1, 0, 10), issued_token(2, 5, 20), issued_token(3, -5, 30)] {
+        commit_one(&*store, WriteSet { token: Some(token), ..WriteSet::default() }).await;
+    }
+    assert_eq!(count(0, 0, 9).await, (2, 2), "issued before the period");
+    assert_eq!(count(0, -5, 9).await, (2, 3));
+    assert_eq!(count(10, -5, 9).await, (2, 2), "expired on the second");
+    assert_eq!(count(0, -5, 1).await, (1, 1));
+}
+
 async fn log_entry_is_written_with_transition(on: &TestStore) {
     let store = on.open().await;
     let verbs = [LogAction::Suspend, LogAction::Resume, LogAction::Revoke];
@@ -175,6 +201,7 @@ conformance!(
     bulk_transition_requires_all_read_versions,
     concurrent_ends_have_one_winner,
     overdue_tasks_are_found_until_ended,
+    live_tasks_and_tokens_are_counted,
     log_entry_is_written_with_transition,
     unconditional_transition_increases_version,
 );

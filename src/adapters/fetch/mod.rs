@@ -31,7 +31,10 @@ use url::{Host, Url};
 pub use address_policy::is_special;
 pub use reqwest::{Method, header};
 
-use crate::domain::{encoding::strict_json, secret::Secret, uri::is_loopback};
+use crate::{
+    adapters::telemetry::inject_trace_context,
+    domain::{encoding::strict_json, secret::Secret, uri::is_loopback},
+};
 
 /// The maximum nesting depth of a fetched document.
 const MAX_JSON_DEPTH: usize = 16;
@@ -192,7 +195,9 @@ impl Fetcher {
     pub async fn fetch_json_from(&self, url: &Url, rules: &DestinationRules) -> Result<Value, FetchError> {
         let policy = self.policy_for(url, rules)?;
         let transport = |error: reqwest::Error| FetchError::Transport(error.without_url());
-        let request = self.client_for(policy)?.get(url.clone()).header("accept", "application/json");
+        let mut headers = header::HeaderMap::new();
+        inject_trace_context(&mut headers);
+        let request = self.client_for(policy)?.get(url.clone()).headers(headers).header("accept", "application/json");
         let mut response = request.send().await.map_err(transport)?;
         if response.status() != StatusCode::OK {
             return Err(unexpected_status(url, &response));
@@ -222,7 +227,8 @@ impl Fetcher {
         body: Vec<u8>,
     ) -> Result<FetchResponse, FetchError> {
         let policy = self.policy_for(url, rules)?;
-        let headers = headers.into_iter().collect::<header::HeaderMap>();
+        let mut headers = headers.into_iter().collect::<header::HeaderMap>();
+        inject_trace_context(&mut headers);
         let request = self.client_for(policy)?.request(method, url.clone()).headers(headers).body(body);
         let response = request.send().await.map_err(|error| FetchError::Transport(error.without_url()))?;
         Ok(FetchResponse(response))

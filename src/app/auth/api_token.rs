@@ -85,6 +85,7 @@ impl Service {
             client: Some(caller.id().clone()),
             reason: Some(error.to_string()),
             request_id: Some(cx.request_id.clone()),
+            source: cx.source_text(),
             ..Record::new(cx.now, Event::TokenIssue, Outcome::Refused)
         };
         let audit_records = self.inner.refusals.sample(record);
@@ -133,6 +134,7 @@ impl Service {
                 resource: Some(claims.aud.clone()),
                 granted: Some(serde_json::json!({"kind": TokenKind::Api, "scope": scope, "expires": claims.exp})),
                 request_id: Some(cx.request_id.clone()),
+                source: cx.source_text(),
                 ..Record::new(cx.now, Event::TokenIssue, Outcome::Done)
             }],
             token: Some(TokenRecord {
@@ -161,6 +163,7 @@ impl Service {
 
     /// Authorizes a bearer token: it must be a live API token with one of these scopes, of a client
     /// that is still allowed that scope. `call` names the request in the record of a refusal.
+    #[tracing::instrument(target = "errand::trace", level = "trace", name = "authenticate", skip_all)]
     pub async fn authorize(
         &self,
         bearer: &Secret,
@@ -187,6 +190,7 @@ impl Service {
                 requested: Some(serde_json::json!({"call": call, "scopes": required_scopes})),
                 reason: Some(AuthError::InsufficientScope.to_string()),
                 request_id: Some(cx.request_id.clone()),
+                source: cx.source_text(),
                 ..Record::new(cx.now, Event::ClientAuthenticate, Outcome::Refused)
             });
             return Err(AuthError::InsufficientScope.into());

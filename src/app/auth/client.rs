@@ -166,6 +166,7 @@ struct RejectedClient {
 
 impl Service {
     /// Authenticates a client against the current registry.
+    #[tracing::instrument(target = "errand::trace", level = "trace", name = "authenticate", skip_all)]
     pub async fn authenticate(&self, credentials: Credentials, cx: &RequestContext) -> Result<UnredeemedClient, Error> {
         let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let checked = match credentials {
@@ -238,6 +239,7 @@ impl Service {
             client: Some(caller.client.id.clone()),
             reason: Some(error.to_string()),
             request_id: Some(cx.request_id.clone()),
+            source: cx.source_text(),
             ..Record::new(cx.now, event, Outcome::Refused)
         };
         let audit_records = self.inner.refusals.sample(record);
@@ -372,6 +374,7 @@ pub(in crate::app) fn auth_failure_record(error: &AuthError, client: Option<Clie
         client,
         reason: Some(error.to_string()),
         request_id: Some(cx.request_id.clone()),
+        source: cx.source_text(),
         ..Record::new(cx.now, Event::ClientAuthenticate, Outcome::Refused)
     }
 }

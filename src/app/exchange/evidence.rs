@@ -142,6 +142,7 @@ fn assertion_error(error: AuthError) -> TokenError {
 
 impl Service {
     /// Verifies the subject token and the actor token of an exchange.
+    #[tracing::instrument(target = "errand::trace", level = "trace", name = "evidence", skip_all)]
     pub(super) async fn verify_evidence<'a>(
         &self,
         exchange: ExchangeContext<'a>,

@@ -119,6 +119,7 @@ impl Service {
 
     /// Decides what is issued: gathers the facts that the decision needs, and has the domain
     /// decide.
+    #[tracing::instrument(target = "errand::trace", level = "trace", name = "decide", skip_all)]
     async fn decide_exchange(
         &self,
         exchange: ExchangeContext<'_>,

@@ -27,6 +27,7 @@ pub(super) struct SignedToken {
 
 impl Service {
     /// Allocates a status list index for a planned token, and signs it.
+    #[tracing::instrument(target = "errand::trace", level = "trace", name = "sign", skip_all)]
     pub(super) async fn sign(&self, exchange: ExchangeContext<'_>, plan: TokenPlan) -> Result<SignedToken, Error> {
         let status_index = self.allocate_status_index(plan.kind, plan.expires).await?;
         let (task, claims) = self.build_claims(exchange, &plan, status_index);

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::{
     app::{
-        Error, RequestContext, Service, TokenError,
+        Error, Service, TokenError,
         exchange::{
             ExchangeContext,
             evidence::{EvidenceError, KnownSubject, VerifiedEvidence},
@@ -138,7 +138,7 @@ fn redeemed_guards(client: &[ReplayGuard], actor: Option<&ReplayGuard>) -> Vec<R
 }
 
 fn issue_record(exchange: ExchangeContext<'_>, signed: &SignedToken) -> Record {
-    let (SignedToken { plan, claims, .. }, RequestContext { now, request_id }) = (signed, exchange.cx);
+    let (SignedToken { plan, claims, .. }, cx) = (signed, exchange.cx);
     Record {
         requester: Some(plan.requester.clone()),
         agents: plan.chain.audit_names(&claims.iss),
@@ -159,8 +159,9 @@ fn issue_record(exchange: ExchangeContext<'_>, signed: &SignedToken) -> Record {
             "lineage": plan.lineage,
             "scope": plan.scope,
         })),
-        request_id: Some(request_id.clone()),
-        ..Record::new(*now, Event::TokenIssue, Outcome::Done)
+        request_id: Some(cx.request_id.clone()),
+        source: cx.source_text(),
+        ..Record::new(cx.now, Event::TokenIssue, Outcome::Done)
     }
 }
 
@@ -178,6 +179,7 @@ fn refusal_record(exchange: ExchangeContext<'_>, audit: &ExchangeAudit, error: &
         requested: Some(request.audit_details()),
         reason: Some(error.to_string()),
         request_id: Some(cx.request_id.clone()),
+        source: cx.source_text(),
         ..Record::new(cx.now, Event::TokenIssue, Outcome::Refused)
     }
 }

@@ -388,12 +388,12 @@ fn grant_record(by: GrantActor<'_>, requester: &Requester, agent: &ClientId, cx:
 
 /// Adds the actor to the record: an admin by name, a requester as the requester.
 fn with_grant_actor(by: GrantActor<'_>, record: Record, cx: &RequestContext) -> Record {
-    let request_id = Some(cx.request_id.clone());
+    let record = Record { request_id: Some(cx.request_id.clone()), source: cx.source_text(), ..record };
     match by {
-        GrantActor::Admin(admin) => Record { admin: Some(admin.identity()), request_id, ..record },
+        GrantActor::Admin(admin) => Record { admin: Some(admin.identity()), ..record },
         GrantActor::Requester(caller) => {
             let (requester, by) = (Some(caller.requester().clone()), Some(caller.identity()));
-            Record { by, request_id, requester, ..record }
+            Record { by, requester, ..record }
         }
     }
 }

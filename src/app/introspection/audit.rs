@@ -119,6 +119,7 @@ fn introspection_record(
         resource: Some(resource.uri.to_string()),
         granted: claims.break_glass.then(|| json!({"break_glass": true, "grant": claims.grant})),
         request_id: Some(cx.request_id.clone()),
+        source: cx.source_text(),
         ..Record::new(cx.now, Event::TokenIntrospect, outcome)
     }
 }

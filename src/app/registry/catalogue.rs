@@ -252,6 +252,7 @@ fn audit_record(by: &str, resource: &Resource, requested: Value, cx: &RequestCon
         resource: Some(resource.uri.to_string()),
         requested: Some(requested),
         request_id: Some(cx.request_id.clone()),
+        source: cx.source_text(),
         ..Record::new(cx.now, Event::CatalogueChange, Outcome::Done)
     }
 }

@@ -48,7 +48,12 @@ impl Service {
         cx: &RequestContext,
         plan: impl Fn(&Registry) -> Result<(Vec<StateChange>, T), ConflictError>,
     ) -> Result<T, Error> {
-        let record = Record { admin: Some(admin.identity()), request_id: Some(cx.request_id.clone()), ..record };
+        let record = Record {
+            admin: Some(admin.identity()),
+            request_id: Some(cx.request_id.clone()),
+            source: cx.source_text(),
+            ..record
+        };
         let completion = self.commit_with_retry(request, None, |_| async {
             let snapshot = self.inner.follower.snapshot(cx.now).await?;
             let registry = &snapshot.registry;

@@ -340,6 +340,7 @@ impl Service {
                     "ended_tasks": ended_tasks.count,
                 })),
                 request_id: Some(cx.request_id.clone()),
+                source: cx.source_text(),
                 ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
             }],
             ..WriteSet::default()

@@ -118,6 +118,7 @@ impl PropagatingWriter {
         Ok((outcome, propagation))
     }
 
+    #[tracing::instrument(target = "errand::trace", level = "trace", name = "commit", skip_all)]
     async fn write(&self, write: WriteSet) -> Result<WriteOutcome, Outage> {
         let outcome = self.queue.commit(write).await?;
         if outcome == WriteOutcome::Conflict {
@@ -146,6 +147,7 @@ impl PropagatingWriter {
 
     /// Waits until an entry of the log has propagated, for `max_wait` at most. Waits for each
     /// replica until it has acknowledged the entry, and no longer than its lease.
+    #[tracing::instrument(target = "errand::trace", level = "trace", name = "propagate", skip_all)]
     pub(in crate::app) async fn await_propagation(
         &self,
         seq: LogPosition,

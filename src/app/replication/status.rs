@@ -69,6 +69,7 @@ impl Service {
                 admin: Some(actor.to_owned()),
                 requested: Some(json!({"reload": "configuration files", "requested_by": requested_by})),
                 request_id: Some(cx.request_id.clone()),
+                source: cx.source_text(),
                 ..Record::new(cx.now, Event::RegistryChange, Outcome::Done)
             }],
             ..WriteSet::default()

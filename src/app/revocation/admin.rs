@@ -80,6 +80,7 @@ impl Service {
                 requested: Some(requested_details(target.kind(), &target.key(), *action)),
                 reason: Some(reason.to_string()),
                 request_id: Some(cx.request_id.clone()),
+                source: cx.source_text(),
                 ..*audit_record
             };
             let write = WriteSet {
@@ -155,6 +156,7 @@ fn refusal_record(admin: &ApiCaller, revocation: &Revocation, cx: &RequestContex
         admin: Some(admin.identity()),
         requested: Some(requested_details(kind, &key, revocation.action)),
         request_id: Some(cx.request_id.clone()),
+        source: cx.source_text(),
         ..Record::new(cx.now, Event::Revocation, Outcome::Done)
     }
 }

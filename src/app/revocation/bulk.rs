@@ -313,6 +313,7 @@ fn build_write(
                 requested: Some(json!({"kind": "task", "key": task.id})),
                 reason: Some(bulk.reason.to_string()),
                 request_id: Some(cx.request_id.clone()),
+                source: cx.source_text(),
                 ..with_task_fields(task, Record::new(cx.now, Event::Revocation, Outcome::Done))
             },
             TaskAction::Suspend | TaskAction::Resume | TaskAction::Complete | TaskAction::Fail | TaskAction::Expire => {
@@ -336,6 +337,7 @@ fn audit_summary(admin: &ApiCaller, bulk: &BulkTaskAction, cx: &RequestContext) 
         ),
         reason: Some(bulk.reason.to_string()),
         request_id: Some(cx.request_id.clone()),
+        source: cx.source_text(),
         ..Record::new(cx.now, Event::Revocation, Outcome::Done)
     }
 }

@@ -45,6 +45,7 @@ impl Service {
             client: Some(caller.id().clone()),
             token: Some(id),
             request_id: Some(cx.request_id.clone()),
+            source: cx.source_text(),
             ..record
         };
         if !may_revoke {

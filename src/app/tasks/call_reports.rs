@@ -91,6 +91,7 @@ impl Service {
                 "token_standing": standing.as_str(),
             })),
             request_id: Some(cx.request_id.clone()),
+            source: cx.source_text(),
             ..Record::new(cx.now, Event::ToolCall, audit_outcome(report.outcome))
         };
         let request = Idempotent::from(IdempotentRequest {

@@ -139,6 +139,7 @@ impl Service {
                 task: Some(id),
                 requested: Some(json!({"verb": request.action})),
                 request_id: Some(cx.request_id.clone()),
+                source: cx.source_text(),
                 ..Record::new(cx.now, Event::TaskTransition, Outcome::Done)
             };
             return Err(self.record_refusal_after_barrier(record, ConflictError::NotFound("task")).await);

@@ -101,6 +101,7 @@ pub(in crate::app) fn transition_record(
         }),
         reason: transition.reason.as_ref().map(ToString::to_string),
         request_id: Some(cx.request_id.clone()),
+        source: cx.source_text(),
         ..with_task_fields(task, Record::new(cx.now, Event::TaskTransition, Outcome::Done))
     }
 }

@@ -153,14 +153,13 @@ fn environment_overrides_what_differs_between_replicas() {
     let set =
         |name: &'static str, value: &'static str| move |variable: &str| (variable == name).then(|| value.to_owned());
     let config = load(&dir, GOOD, &set("ERRAND_LISTEN", "127.0.0.1:9000")).unwrap();
-    assert_eq!(config.listen.port(), 9000);
+    assert_eq!(config.listen.address.port(), 9000);
     let config = load(&dir, GOOD, &set("ERRAND_OPERATIONS_LISTEN", "127.0.0.1:9001")).unwrap();
     assert_eq!(config.operations_listen.map(|address| address.port()), Some(9001));
     let config = load(&dir, GOOD, &set("ERRAND_REPLICA_NAME", "second")).unwrap();
     assert_eq!(config.replicas.name.as_deref(), Some("second"));
     for (name, value, reason) in [
         ("ERRAND_LISTEN", "9000", "`9000`: invalid socket address syntax"),
-        ("ERRAND_OPERATIONS_LISTEN", "127.0.0.1:8080", "is the same as `listen`"),
         ("ERRAND_REPLICA_NAME", "a\nb", "must be 1 to 100 characters without control characters"),
     ] {
         let errors = load(&dir, GOOD, &set(name, value)).unwrap_err();
@@ -355,16 +354,6 @@ fn insecure_urls_are_rejected() {
 fn unusable_addresses_and_stores_are_rejected() {
     check(&[
         (
-            "trust_domain =",
-            "listen = \"localhost:80\"\ntrust_domain =",
-            "errand.toml:2:10: listen: `localhost:80`: invalid socket address syntax (write an IP address and a port, such as `127.0.0.1:8080`)",
-        ),
-        (
-            "trust_domain =",
-            "operations_listen = \"127.0.0.1:8080\"\ntrust_domain =",
-            "errand.toml:2:21: operations_listen: is the same as `listen` (choose another port, or leave the key out to serve both at `listen`)",
-        ),
-        (
             "\"example.com\"",
             "\"https://files.example.com/mcp\"",
             "errand.toml:2:16: trust_domain: `https://files.example.com/mcp` is already the audience of other tokens (name a domain, such as `example.com`: a token for all of it must not pass for one for this URL)",
@@ -449,6 +438,27 @@ fn invalid_rules_for_identity_providers_and_fetches_are_rejected() {
             "[[issuers]]",
             "fetch.networks = [\"10.0.0.0/33\"]\n[[issuers]]",
             "errand.toml:6:19: fetch.networks[0]: `10.0.0.0/33`: invalid IP address syntax (write a network in CIDR notation, such as `10.0.0.0/8`)",
+        ),
+    ]);
+}
+
+#[test]
+fn invalid_addresses_of_listeners_are_rejected() {
+    check(&[
+        (
+            "trust_domain =",
+            "listen = \"localhost:80\"\ntrust_domain =",
+            "errand.toml:2:10: listen: `localhost:80`: invalid socket address syntax (write an IP address and a port, such as `127.0.0.1:8080`)",
+        ),
+        (
+            "trust_domain =",
+            "listen = { trusted_proxies = [\"10.0.0.1/40\"] }\ntrust_domain =",
+            "errand.toml:2:31: listen.trusted_proxies[0]: `10.0.0.1/40`: invalid IP address syntax (write a network in CIDR notation, such as `10.0.0.0/8` or `192.0.2.1/32`)",
+        ),
+        (
+            "trust_domain =",
+            "listen = { forwarded_header = \"x-real-ip\" }\ntrust_domain =",
+            "errand.toml:2:31: listen.forwarded_header: unknown value `x-real-ip` (write `x_forwarded_for` or `forwarded`)",
         ),
     ]);
 }

@@ -24,7 +24,8 @@ pub const SALT_LEN: usize = 16;
 
 /// The members of a record whose values may name or describe a person. `subject` is a member of
 /// `requester`.
-pub const PERSONAL_MEMBERS: [&str; 7] = ["by", "granted", "purpose", "reason", "requested", "resource", "subject"];
+pub const PERSONAL_MEMBERS: [&str; 8] =
+    ["by", "granted", "purpose", "reason", "requested", "resource", "source", "subject"];
 
 /// A value and its salt in base64url. The value is the text itself, or canonical JSON (RFC 8785)
 /// for `granted` and `requested`.
@@ -106,6 +107,8 @@ pub(super) struct HashedRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     resource: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     task: Option<TaskId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     token: Option<TokenId>,
@@ -147,6 +150,7 @@ impl HashedRecord {
             requested: text("requested", json(&record.requested).as_deref()),
             requester,
             resource: text("resource", record.resource.as_deref()),
+            source: text("source", record.source.as_deref()),
             task: record.task,
             token: record.token,
         };
@@ -188,6 +192,7 @@ impl HashedRecord {
             requested: parse(text("requested", self.requested.as_ref())?)?,
             requester,
             resource: text("resource", self.resource.as_ref())?,
+            source: text("source", self.source.as_ref())?,
             task: self.task,
             token: self.token,
         };

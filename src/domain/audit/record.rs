@@ -161,6 +161,10 @@ pub struct Record {
     /// The resource, or another subject of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
+    /// The address that the request came from: the peer, or what a trusted proxy reported. It is
+    /// personal data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// The task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
@@ -191,6 +195,7 @@ impl Record {
             granted: None,
             reason: None,
             request_id: None,
+            source: None,
         }
     }
 }
@@ -226,12 +231,13 @@ mod tests {
                 subject: "u".parse().unwrap(),
             }),
             resource: name(),
+            source: name(),
             task: Some(TaskId::new(uuid::Uuid::nil())),
             token: Some(TokenId::new(uuid::Uuid::nil())),
             ..Record::new(Timestamp::EPOCH, Event::TokenIssue, Outcome::Done)
         };
         let plain = serde_json::to_string(&record).unwrap();
-        assert_eq!(plain.matches(':').count(), 21, "every member is present: {plain}");
+        assert_eq!(plain.matches(':').count(), 22, "every member is present: {plain}");
         assert_eq!(plain, serde_json_canonicalizer::to_string(&record).unwrap());
     }
 }

@@ -11,6 +11,9 @@ use crate::{
 /// The text for an internal error.
 pub(super) const INTERNAL_ERROR_TEXT: &str = "internal error; report it with the request id";
 
+/// The text for a request above a concurrency limit.
+pub(super) const OVERLOADED_TEXT: &str = "too many requests of this kind are in progress; retry later";
+
 /// An OAuth error code. The documentation of each variant names its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum ErrorCode {

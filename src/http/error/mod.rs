@@ -52,6 +52,14 @@ impl ErrorFormat {
         }
     }
 
+    /// Returns the response to a request above a concurrency limit.
+    pub(super) fn overloaded(self) -> Response {
+        match self {
+            Self::OAuth => OAuthError::overloaded().into_response(),
+            Self::Problem => Problem::overloaded().into_response(),
+        }
+    }
+
     pub(super) fn internal_error(self) -> Response {
         match self {
             Self::OAuth => OAuthError::internal_error().into_response(),

@@ -11,7 +11,7 @@ use crate::{
     app::{ConsentRequired, Error, RequestError},
     domain::{authority::Authority, exchange::Denial},
     http::error::{
-        code::{ErrorCode, INTERNAL_ERROR_TEXT, www_authenticate},
+        code::{ErrorCode, INTERNAL_ERROR_TEXT, OVERLOADED_TEXT, www_authenticate},
         outcome::{Refusal, RetryHint, describe},
     },
 };
@@ -76,13 +76,21 @@ impl OAuthError {
 
     /// Returns the response to a panic, whose cause is in the log.
     pub(in crate::http) fn internal_error() -> Self {
-        let code = ErrorCode::ServerError;
+        Self::with_text(ErrorCode::ServerError, INTERNAL_ERROR_TEXT)
+    }
+
+    /// Returns the response to a request above a concurrency limit.
+    pub(in crate::http) fn overloaded() -> Self {
+        Self { retry: Some(RetryHint::SOON), ..Self::with_text(ErrorCode::TemporarilyUnavailable, OVERLOADED_TEXT) }
+    }
+
+    fn with_text(code: ErrorCode, text: &str) -> Self {
         Self {
             code,
             status: code.status(),
             challenge: None,
-            description: INTERNAL_ERROR_TEXT.to_owned(),
-            reason: INTERNAL_ERROR_TEXT.to_owned(),
+            description: text.to_owned(),
+            reason: text.to_owned(),
             allowed_authority: None,
             required_consent: None,
             retry: None,

@@ -32,8 +32,8 @@ pub(super) struct RetryHint {
 }
 
 impl RetryHint {
-    /// For an outage, which may be over soon.
-    const SOON: Self = Self { seconds: 1, throttled: None };
+    /// For a condition that may be over soon.
+    pub(super) const SOON: Self = Self { seconds: 1, throttled: None };
 
     /// Returns the hint for an error, if a retry can help.
     pub(super) fn of(error: &Error) -> Option<Self> {

@@ -10,7 +10,7 @@ use crate::{
     app::{ConflictError, Error, RequestError},
     domain::{registry::tool::AcceptanceError, task::TaskState},
     http::error::{
-        code::{ErrorCode, INTERNAL_ERROR_TEXT, www_authenticate},
+        code::{ErrorCode, INTERNAL_ERROR_TEXT, OVERLOADED_TEXT, www_authenticate},
         outcome::{Refusal, RetryHint, describe},
     },
     ports::{OP_CHECK_SCHEMA, OP_FIND_SIGNING_KEY, Outage},
@@ -233,15 +233,17 @@ impl Problem {
 
     /// Returns the response to an internal error, whose cause is in the log.
     pub(in crate::http) fn internal_error() -> Self {
-        let r#type = ProblemType::OAuth(ErrorCode::ServerError);
-        Self {
-            r#type,
-            challenge: None,
-            detail: INTERNAL_ERROR_TEXT.to_owned(),
-            reason: INTERNAL_ERROR_TEXT.to_owned(),
-            state: None,
-            retry: None,
-        }
+        Self::with_text(ErrorCode::ServerError, INTERNAL_ERROR_TEXT)
+    }
+
+    /// Returns the response to a request above a concurrency limit.
+    pub(in crate::http) fn overloaded() -> Self {
+        Self { retry: Some(RetryHint::SOON), ..Self::with_text(ErrorCode::TemporarilyUnavailable, OVERLOADED_TEXT) }
+    }
+
+    fn with_text(code: ErrorCode, text: &str) -> Self {
+        let r#type = ProblemType::OAuth(code);
+        Self { r#type, challenge: None, detail: text.to_owned(), reason: text.to_owned(), state: None, retry: None }
     }
 
     /// Returns the response of a failed readiness probe. It names the failed check; the cause is in

@@ -24,8 +24,10 @@ use crate::{
         error::{oauth::OAuthError, problem::Problem},
         extract::{
             admission::AdmissionSlot,
+            body::read_body,
+            caller::{CallerSlot, note_client},
             form::{Form, decode_component},
-            json::{parse_media_type, read_body},
+            json::parse_media_type,
         },
     },
 };
@@ -61,9 +63,10 @@ impl<R: ClientRequest> FromRequest<AppState> for ClientForm<R> {
     type Rejection = OAuthError;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, OAuthError> {
-        let (cx, headers, slot, form) = extract_client_form(request).await?;
+        let ReceivedForm { cx, headers, form, caller, slot } = extract_client_form(request).await?;
         let credentials = extract_credentials(&headers, &form).map_err(Error::from)?;
         let client = app.service.authenticate(credentials, &cx).await?;
+        note_client(caller.as_ref(), client.id());
         // A throttled request leaves the assertion unused.
         slot.hold(app.service.admit_client(R::FAMILY, client.id())?);
         match R::parse(&form) {
@@ -91,8 +94,11 @@ impl FromRequest<AppState> for ClientOrBearerForm {
     type Rejection = OAuthError;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, OAuthError> {
-        let (cx, headers, slot, form) = extract_client_form(request).await?;
-        let admit = |client: &ClientId| app.service.admit_client(Family::Introspection, client);
+        let ReceivedForm { cx, headers, form, caller, slot } = extract_client_form(request).await?;
+        let admit = |client: &ClientId| {
+            note_client(caller.as_ref(), client);
+            app.service.admit_client(Family::Introspection, client)
+        };
         let client = if let Some(token) = find_bearer_token(&headers) {
             if form.get("client_assertion").is_some() || form.get("client_secret").is_some() {
                 return Err(Error::from(AuthError::MultipleMethods).into());
@@ -160,6 +166,9 @@ impl FromRequestParts<AppState> for TaskParticipant {
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let (token, call, cx) = extract_bearer(parts)?;
         let caller = app.service.authorize_any(&token, &[TASKS_SCOPE], &call, &cx).await?;
+        if let Caller::Client(caller) = &caller {
+            note_client(parts.extensions.get(), caller.client().id());
+        }
         AdmissionSlot::of(&parts.extensions).hold(app.service.admit_caller(&caller)?);
         Ok(Self(caller, cx))
     }
@@ -189,7 +198,9 @@ impl FromRequestParts<AppState> for FeedSubscriber {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let (token, call, cx) = extract_bearer(parts)?;
-        Ok(Self(app.service.authorize_subscriber(token, call, &cx).await?, cx))
+        let subscriber = app.service.authorize_subscriber(token, call, &cx).await?;
+        note_client(parts.extensions.get(), subscriber.client());
+        Ok(Self(subscriber, cx))
     }
 }
 
@@ -201,6 +212,7 @@ async fn require_api_scope(
 ) -> Result<(ApiCaller, RequestContext), Problem> {
     let (token, call, cx) = extract_bearer(parts)?;
     let caller = app.service.authorize(&token, scopes, &call, &cx).await?;
+    note_client(parts.extensions.get(), caller.client().id());
     AdmissionSlot::of(&parts.extensions).hold(app.service.admit_client(family, caller.client().id())?);
     Ok((caller, cx))
 }
@@ -214,9 +226,16 @@ fn extract_bearer(parts: &Parts) -> Result<(Secret, String, RequestContext), Pro
     Ok((token, call, cx))
 }
 
-async fn extract_client_form(
-    mut request: Request,
-) -> Result<(RequestContext, HeaderMap, AdmissionSlot, Form), OAuthError> {
+/// What arrived, before the client is authenticated.
+struct ReceivedForm {
+    cx: RequestContext,
+    headers: HeaderMap,
+    form: Form,
+    caller: Option<CallerSlot>,
+    slot: AdmissionSlot,
+}
+
+async fn extract_client_form(mut request: Request) -> Result<ReceivedForm, OAuthError> {
     let cx =
         request.extensions().get::<RequestContext>().cloned().ok_or(RequestError::MissingParameter("x-request-id"))?;
     let headers = std::mem::take(request.headers_mut());
@@ -224,8 +243,9 @@ async fn extract_client_form(
     if parse_media_type(&headers).is_none_or(|media| media != "application/x-www-form-urlencoded") {
         return Err(RequestError::MalformedForm.into());
     }
+    let caller = request.extensions().get::<CallerSlot>().cloned();
     let body = read_body(request).await?.ok_or_else(OAuthError::too_large)?;
-    Ok((cx, headers, slot, Form::parse(&body)?))
+    Ok(ReceivedForm { cx, headers, form: Form::parse(&body)?, caller, slot })
 }
 
 /// Returns the credentials of a request, which must use exactly one authentication method (RFC 6749

@@ -1,13 +1,12 @@
 //! JSON bodies: media type, size limit, strict parsing, and errors that name the member.
 
-use std::{collections::BTreeSet, error::Error as StdError, fmt};
+use std::{collections::BTreeSet, fmt};
 
 use axum::{
-    body::{Bytes, to_bytes},
+    body::Bytes,
     extract::{FromRequest, Request},
     http::{HeaderMap, header},
 };
-use http_body_util::LengthLimitError;
 use serde::{
     Deserializer,
     de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor},
@@ -17,8 +16,8 @@ use serde_path_to_error::{Path, Segment};
 
 use crate::{
     app::RequestError,
-    domain::{authority::Arg, encoding::strict_json, settings::MAX_BODY_BYTES},
-    http::{AppState, error::problem::Problem},
+    domain::{authority::Arg, encoding::strict_json},
+    http::{AppState, error::problem::Problem, extract::body::read_body},
 };
 
 /// Maximum nesting of a body.
@@ -113,15 +112,6 @@ fn find_difference(exact: &Arg, parsed: &Arg) -> Option<String> {
             Some(if is_plain(name) { join(name.clone(), &rest) } else { String::new() })
         }),
         _ => (exact != parsed).then(String::new),
-    }
-}
-
-/// Reads a body. Returns `None` if it exceeds the size limit.
-pub(in crate::http) async fn read_body(request: Request) -> Result<Option<Bytes>, RequestError> {
-    match to_bytes(request.into_body(), MAX_BODY_BYTES).await {
-        Ok(body) => Ok(Some(body)),
-        Err(error) if error.source().is_some_and(<dyn StdError>::is::<LengthLimitError>) => Ok(None),
-        Err(_) => Err(RequestError::InvalidParameter("body", "incomplete, or its framing is not valid")),
     }
 }
 

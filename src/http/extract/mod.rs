@@ -2,6 +2,8 @@
 
 pub(super) mod admission;
 pub(super) mod auth;
+pub(super) mod body;
+pub(super) mod caller;
 pub(super) mod form;
 pub(super) mod idempotency_key;
 pub(super) mod json;

@@ -1,7 +1,8 @@
-//! Metrics for Prometheus, in the `OpenMetrics` text format. All labels have small closed sets of
-//! values: routes, codes, statuses, trusted issuers.
+//! Metrics for Prometheus. All labels have small sets of values: routes, codes, statuses, trusted
+//! issuers, at most 1000 clients.
 
 use std::{
+    collections::BTreeSet,
     fmt::{self, Debug},
     sync::Arc,
     time::Duration,
@@ -10,11 +11,14 @@ use std::{
 use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
+    encoding::{
+        DescriptorEncoder, EncodeLabelSet, EncodeMetric,
+        text::{encode_eof, encode_registry},
+    },
     metrics::{
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::ConstGauge,
+        gauge::{ConstGauge, Gauge},
         histogram::{Histogram, exponential_buckets},
     },
     registry::{Registry, Unit},
@@ -23,7 +27,15 @@ use prometheus_client::{
 use crate::{
     app::{IssuerStatus, Service},
     domain::replication::Propagation,
+    http::server::limits::ConnectionCounters,
+    ports::{LiveCounts, ProcessUsage},
 };
+
+/// Maximum clients with a label of their own.
+const MAX_CLIENT_LABELS: usize = 1000;
+/// The labels of requests without an authenticated client, and of clients beyond the maximum.
+const NO_CLIENT: &str = "none";
+const OTHER_CLIENT: &str = "other";
 
 /// The metrics of one server.
 pub struct Metrics {
@@ -31,6 +43,11 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     latency: Family<RouteLabel, Histogram, fn() -> Histogram>,
     propagation: Histogram,
+    shed: Family<FamilyLabel, Counter>,
+    rejections: Family<RejectionLabels, Counter>,
+    /// The clients that have a label of their own.
+    labelled_clients: Mutex<BTreeSet<String>>,
+    connections: Arc<ConnectionCounters>,
     probe: Arc<Mutex<StoreProbe>>,
 }
 
@@ -64,6 +81,27 @@ struct RouteLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FamilyLabel {
+    family: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RejectionLabels {
+    client: String,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VersionLabel {
+    version: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct IssuerLabel {
     issuer: String,
 }
@@ -83,6 +121,8 @@ impl Metrics {
         let requests = Family::default();
         let latency = Family::new_with_constructor(duration_histogram as fn() -> Histogram);
         let propagation = duration_histogram();
+        let (shed, rejections) = (Family::default(), Family::<RejectionLabels, Counter>::default());
+        let connections = Arc::<ConnectionCounters>::default();
         let probe = Arc::default();
         registry.register("requests", "Requests by endpoint, outcome and status", Family::clone(&requests));
         registry.register_with_unit(
@@ -97,8 +137,59 @@ impl Metrics {
             Unit::Seconds,
             Histogram::clone(&propagation),
         );
+        registry.register(
+            "requests_shed",
+            "Requests that a concurrency limit of [limits] refused, by family of endpoints",
+            Family::clone(&shed),
+        );
+        registry.register(
+            "client_rejections",
+            "Refused requests by client and error code; client is none without authentication, other beyond the first \
+             1000 clients",
+            Family::clone(&rejections),
+        );
+        let build = Family::<VersionLabel, Gauge>::default();
+        build.get_or_create(&VersionLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register("build_info", "The version of this server; always 1", build);
+        registry.register_collector(Box::new(ConnectionCollector(Arc::clone(&connections))));
         registry.register_collector(Box::new(ServiceCollector { service, probe: Arc::clone(&probe) }));
-        Self { registry, requests, latency, propagation, probe }
+        Self {
+            registry,
+            requests,
+            latency,
+            propagation,
+            shed,
+            rejections,
+            labelled_clients: Mutex::default(),
+            connections,
+            probe,
+        }
+    }
+
+    /// Returns the counters of connections, for the listeners of this server.
+    #[must_use]
+    pub fn connections(&self) -> Arc<ConnectionCounters> {
+        Arc::clone(&self.connections)
+    }
+
+    /// Counts a request that was refused. `client` is the client that was authenticated.
+    pub(in crate::http) fn record_rejection(&self, client: Option<&str>, code: &'static str) {
+        let client = client.map_or_else(|| NO_CLIENT.to_owned(), |client| self.client_label(client));
+        self.rejections.get_or_create(&RejectionLabels { client, code }).inc();
+    }
+
+    /// Returns the label of a client. The number of labels is bounded, also where clients are
+    /// registered and removed for a long time.
+    fn client_label(&self, client: &str) -> String {
+        let mut labelled = self.labelled_clients.lock();
+        let has_label =
+            labelled.contains(client) || (labelled.len() < MAX_CLIENT_LABELS && labelled.insert(client.to_owned()));
+        if has_label { client.to_owned() } else { OTHER_CLIENT.to_owned() }
+    }
+
+    /// Counts a request that a concurrency limit refused.
+    pub(in crate::http) fn record_shed(&self, family: &'static str) {
+        self.shed.get_or_create(&FamilyLabel { family }).inc();
     }
 
     /// Counts a finished request.
@@ -116,10 +207,14 @@ impl Metrics {
         }
     }
 
-    /// Returns the metrics as text. `issuers` is the result of the store probe of this scrape: each
-    /// trusted issuer with the state of its keys, or `None` if the store did not answer. In that
-    /// case the issuers of the last successful probe remain.
-    pub fn render(&self, issuers: Option<Vec<IssuerStatus>>) -> Result<String, fmt::Error> {
+    /// Returns the metrics as `OpenMetrics` text. `issuers` is the result of the store probe of
+    /// this scrape: each trusted issuer with the state of its keys, or `None` if the store did not
+    /// answer. In that case the issuers of the last successful probe remain.
+    pub fn render(
+        &self,
+        issuers: Option<Vec<IssuerStatus>>,
+        process: Option<&ProcessUsage>,
+    ) -> Result<String, fmt::Error> {
         {
             let mut probe = self.probe.lock();
             probe.store_up = issuers.is_some();
@@ -128,7 +223,14 @@ impl Metrics {
             }
         }
         let mut text = String::new();
-        encode(&mut text, &self.registry)?;
+        encode_registry(&mut text, &self.registry)?;
+        if let Some(process) = process {
+            // These have their usual names, without the prefix of this server.
+            let mut registry = Registry::default();
+            registry.register_collector(Box::new(ProcessCollector(*process)));
+            encode_registry(&mut text, &registry)?;
+        }
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }
@@ -139,6 +241,82 @@ impl Metrics {
 struct StoreProbe {
     store_up: bool,
     issuers: Vec<IssuerStatus>,
+}
+
+/// Reads the counters of connections at each scrape.
+#[derive(Debug)]
+struct ConnectionCollector(Arc<ConnectionCounters>);
+
+impl Collector for ConnectionCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let (counters, encoder) = (&self.0, &mut encoder);
+        encode_gauge(encoder, "connections", "Open connections.", None, counters.open())?;
+        encode_gauge(
+            encoder,
+            "unread_responses_size",
+            "Responses that clients have not read.",
+            Some(&Unit::Bytes),
+            counters.unread_bytes(),
+        )?;
+        encode_counters(
+            encoder,
+            "connections_refused",
+            "Connections that a limit of [limits] refused, by limit.",
+            &counters.refused(),
+        )?;
+        encode_counters(
+            encoder,
+            "connections_ended",
+            "Connections that the server ended, by reason: idle, headers, progress, unread.",
+            &counters.ended(),
+        )?;
+        let reset = ConstCounter::new(counters.reset_streams());
+        let help = "HTTP/2 streams that were reset because the client did not read.";
+        reset.encode(encoder.encode_descriptor("streams_reset", help, None, reset.metric_type())?)
+    }
+}
+
+/// The usual metrics of a process (`process_*` of Prometheus client libraries).
+#[derive(Debug)]
+struct ProcessCollector(ProcessUsage);
+
+impl Collector for ProcessCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let (usage, encoder) = (&self.0, &mut encoder);
+        let cpu = ConstCounter::new(usage.cpu_seconds);
+        let help = "User and system processor time.";
+        cpu.encode(encoder.encode_descriptor("process_cpu", help, Some(&Unit::Seconds), cpu.metric_type())?)?;
+        let start = ConstGauge::new(usage.start_seconds);
+        let help = "Start of the process since 1970.";
+        start.encode(encoder.encode_descriptor(
+            "process_start_time",
+            help,
+            Some(&Unit::Seconds),
+            start.metric_type(),
+        )?)?;
+        let bytes = Some(&Unit::Bytes);
+        encode_gauge(encoder, "process_resident_memory", "Resident memory.", bytes, usage.resident_bytes)?;
+        encode_gauge(encoder, "process_virtual_memory", "Virtual memory.", bytes, usage.virtual_bytes)?;
+        encode_gauge(encoder, "process_open_fds", "Open file descriptors.", None, usage.open_descriptors)?;
+        if let Some(limit) = usage.max_descriptors {
+            encode_gauge(encoder, "process_max_fds", "Limit of open file descriptors.", None, limit)?;
+        }
+        encode_gauge(encoder, "process_threads", "Threads.", None, usage.threads)
+    }
+}
+
+fn encode_counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counts: &[(&'static str, u64)],
+) -> fmt::Result {
+    let kind = ConstCounter::new(0_u64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (reason, count) in counts {
+        ConstCounter::new(*count).encode(family.encode_family(&ReasonLabel { reason })?)?;
+    }
+    Ok(())
 }
 
 /// Reads the state of the service at each scrape.
@@ -166,6 +344,12 @@ impl Collector for ServiceCollector {
             None,
             service.subscriber_count(),
         )?;
+        if let Some(LiveCounts { tasks, tokens }) = service.live_counts() {
+            let help = "Tasks that are active or suspended, in the store; counted every 30 s, up to 100,000.";
+            encode_gauge(encoder, "live_tasks", help, None, tasks)?;
+            let help = "Tokens that are not expired, in the store; counted every 30 s, up to 100,000.";
+            encode_gauge(encoder, "live_tokens", help, None, tokens)?;
+        }
         let dropped = ConstCounter::new(service.dropped_audit_records());
         dropped.encode(encoder.encode_descriptor(
             "audit_records_dropped",

@@ -97,10 +97,7 @@ pub(in crate::http) async fn authorize() -> impl IntoResponse {
     (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text)
 }
 
-/// Returns the headers of a public document: cacheable for some seconds, readable from any origin.
-pub(in crate::http) fn cacheable(seconds: u32) -> [(HeaderName, String); 2] {
-    [
-        (header::CACHE_CONTROL, format!("public, max-age={seconds}")),
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*".to_owned()),
-    ]
+/// Returns the header of a public document: cacheable for some seconds.
+pub(in crate::http) fn cacheable(seconds: u32) -> [(HeaderName, String); 1] {
+    [(header::CACHE_CONTROL, format!("public, max-age={seconds}"))]
 }

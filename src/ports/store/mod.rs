@@ -31,7 +31,7 @@ pub use quotas::QuotaStore;
 pub use registry::{RegistryStore, StoredRegistry};
 pub use replicas::ReplicaStore;
 pub use status_lists::{StatusListStore, TokenCursor, TokenSelector};
-pub use tasks::{TaskFilter, TaskStore};
+pub use tasks::{LiveCounts, TaskFilter, TaskStore};
 pub use tokens::{EvidenceSelector, SeenEvidence, TokenFilter, TokenRecord, TokenStore};
 pub use writes::{
     CommitError, GrantCapacity, GrantKey, IdempotentRequest, Precondition, ReplayGuard, StateChange, WriteOutcome,

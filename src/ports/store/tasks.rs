@@ -33,6 +33,15 @@ pub struct TaskFilter {
     pub created_before: Option<Timestamp>,
 }
 
+/// The number of live tasks and tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LiveCounts {
+    /// Tasks that are not in a final state.
+    pub tasks: u64,
+    /// Tokens that are not expired. Some may be revoked.
+    pub tokens: u64,
+}
+
 /// Reads tasks.
 #[async_trait]
 pub trait TaskStore: Send + Sync {
@@ -45,6 +54,10 @@ pub trait TaskStore: Send + Sync {
     /// Returns the tasks whose deadline has passed at `now` and which are not in a final state,
     /// longest overdue first, at most `limit`.
     async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage>;
+
+    /// Counts the tasks that are not in a final state, and the tokens that expire after `now`.
+    /// Counts at most `limit` of each, among the tokens that were issued since `issued_since`.
+    async fn count_live(&self, now: Timestamp, issued_since: Timestamp, limit: u32) -> Result<LiveCounts, Outage>;
 
     /// Returns the tasks that are not in a final state and whose grant was removed, at most
     /// `limit`.

@@ -52,7 +52,8 @@ consent_tests!(
 
 pub async fn start_with_consent(store: TestStore) -> Server {
     let edit = |text: String| {
-        let text = text.replace("listen =", "consent_uri = \"https://portal.example.com/grants\"\nlisten =");
+        let text =
+            text.replace("trust_domain =", "consent_uri = \"https://portal.example.com/grants\"\ntrust_domain =");
         text.replace("id = \"files\"\n", "id = \"files\"\nconsent = \"required\"\n")
     };
     Server::start_edited(store, edit).await

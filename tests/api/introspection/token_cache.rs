@@ -27,7 +27,7 @@ const INACTIVE: &str = r#"{"active":false}"#;
 impl Server {
     fn context_after(&self, seconds: u32) -> RequestContext {
         let now = self.application.service.clock().now().saturating_add(Lifetime::seconds(seconds));
-        RequestContext { request_id: "cache".parse().unwrap(), now }
+        RequestContext::internal("cache".parse().unwrap(), now)
     }
 
     /// Introspects as a resource, this many seconds from now. Returns the encoded response of an

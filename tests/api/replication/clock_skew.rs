@@ -35,7 +35,7 @@ on_both_stores!(
 
 impl Server {
     pub fn cx(&self) -> RequestContext {
-        RequestContext { request_id: "clocks".parse().unwrap(), now: self.application.service.clock().now() }
+        RequestContext::internal("clocks".parse().unwrap(), self.application.service.clock().now())
     }
 }
 
@@ -187,7 +187,7 @@ async fn token_from_issuer_with_clock_ahead_is_not_revived(server: Server) {
     // plausible.
     for minutes in [70, 76, 110, 125, 150, 179] {
         clock.passed.store(minutes * 60, Ordering::SeqCst);
-        let cx = RequestContext { request_id: "clocks".parse().unwrap(), now: clock.now() };
+        let cx = RequestContext::internal("clocks".parse().unwrap(), clock.now());
         application.service.collect_garbage(&cx).await.unwrap();
         wait_until("the lease is valid", || async { application.service.holds_lease() }).await;
         assert!(!is_active(&server, &here, &token).await, "{minutes}");

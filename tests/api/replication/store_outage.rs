@@ -142,7 +142,7 @@ async fn unreachable_store_returns_503(server: Server) {
         for line in [
             "errand_store_up 1",
             "errand_issuer_up{issuer=\"https://login.example.com\"} 1",
-            "# TYPE errand_audit_records_dropped counter",
+            "# TYPE errand_audit_records_dropped_total counter",
         ] {
             assert!(metrics.lines().any(|one| one == line), "{line}: {metrics}");
         }

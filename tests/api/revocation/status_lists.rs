@@ -302,7 +302,7 @@ async fn every_token_has_its_own_index(server: Server) {
 /// Index blocks are exhausted and replaced without an effect on clients.
 async fn index_allocation_continues_after_block(server: Server) {
     // The default rate of a client is lower than what this client sends.
-    let fast = server.replica_with(|config| config.limits.exchange = RateLimit::new(10_000, 10_000, 64)).await;
+    let fast = server.replica_with(|config| config.admission.exchange = RateLimit::new(10_000, 10_000, 64)).await;
     let server = Arc::new(fast);
     let most = usize::try_from(INDEX_BLOCK_SIZE).unwrap() + 50;
     let mut issuing = JoinSet::new();

@@ -41,7 +41,7 @@ fn send(request: reqwest::RequestBuilder) -> JoinHandle<(u16, Value)> {
 }
 
 async fn client_over_its_rate_is_throttled_alone(server: Server) {
-    let small = server.replica_with(|config| config.limits.exchange = limit(1, 2, 64)).await;
+    let small = server.replica_with(|config| config.admission.exchange = limit(1, 2, 64)).await;
     let post = |client: &str| {
         small.post("/oauth2/token").basic_auth(client.to_owned(), Some(secret(client))).form(&grant()).send()
     };
@@ -75,7 +75,7 @@ async fn client_over_its_rate_is_throttled_alone(server: Server) {
 }
 
 async fn client_with_too_many_requests_in_progress_is_throttled_alone(server: Server) {
-    let small = server.replica_with(|config| config.limits.exchange = limit(1_000, 1_000, 2)).await;
+    let small = server.replica_with(|config| config.admission.exchange = limit(1_000, 1_000, 2)).await;
     let post = |client: &str| {
         send(small.post("/oauth2/token").basic_auth(client.to_owned(), Some(secret(client))).form(&grant()))
     };
@@ -103,7 +103,7 @@ async fn client_with_too_many_requests_in_progress_is_throttled_alone(server: Se
 }
 
 async fn throttled_request_leaves_assertion_unused(server: Server) {
-    let small = server.replica_with(|config| config.limits.exchange = limit(1, 1, 64)).await;
+    let small = server.replica_with(|config| config.admission.exchange = limit(1, 1, 64)).await;
     let mut assertion = server.assertion(json!({}));
     let mut is_throttled = false;
     for _ in 0..20 {
@@ -130,10 +130,10 @@ async fn every_family_has_limits(server: Server) {
     let small = server
         .replica_with(|config| {
             let one = limit(1, 1, 64);
-            config.limits.exchange = one;
-            config.limits.introspection = one;
-            config.limits.tasks = one;
-            config.limits.admin = one;
+            config.admission.exchange = one;
+            config.admission.introspection = one;
+            config.admission.tasks = one;
+            config.admission.admin = one;
         })
         .await;
     let introspection = form(&[("token", &token)]);

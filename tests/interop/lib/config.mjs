@@ -10,6 +10,7 @@ export function configuration({ issuer, listen, storeUrlFile, encryptionKeyFile,
     `issuer = ${toml(issuer)}
 trust_domain = ${toml(TRUST_DOMAIN)}
 listen = ${toml(listen)}
+operations_listen = ${toml(listen)}
 
 [store]
 url_file = ${toml(storeUrlFile)}

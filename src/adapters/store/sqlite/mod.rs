@@ -50,10 +50,10 @@ use crate::{
     },
     ports::{
         AuditFilter, AuditRow, AuditState, AuditStore, ChangeListener, CommitError, ConfigurationStore,
-        EvidenceSelector, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LogStore, MaintenanceStore,
-        OP_CHECK_SCHEMA, Outage, Page, PageRequest, QuotaStore, RecordSealer, RegistryStore, ReplicaStore,
-        SeenEvidence, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter,
-        TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
+        EvidenceSelector, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LiveCounts, LogStore,
+        MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, QuotaStore, RecordSealer, RegistryStore,
+        ReplicaStore, SeenEvidence, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor,
+        TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
@@ -237,6 +237,10 @@ impl TaskStore for SqliteStore {
 
     async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
         read::list_overdue_tasks(&self.readers, now, limit).await
+    }
+
+    async fn count_live(&self, now: Timestamp, issued_since: Timestamp, limit: u32) -> Result<LiveCounts, Outage> {
+        read::count_live(&self.readers, now, issued_since, limit).await
     }
 
     async fn list_tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {

@@ -36,8 +36,8 @@ use crate::{
         uri::ResourceUri,
     },
     ports::{
-        AuditFilter, AuditRow, AuditState, EvidenceSelector, GrantFilter, ListError, Outage, Page, PageRequest,
-        SeenEvidence, StoredKeys, StoredRegistry, TaskFilter, TokenFilter, TokenRecord, WriteOutcome,
+        AuditFilter, AuditRow, AuditState, EvidenceSelector, GrantFilter, ListError, LiveCounts, Outage, Page,
+        PageRequest, SeenEvidence, StoredKeys, StoredRegistry, TaskFilter, TokenFilter, TokenRecord, WriteOutcome,
     },
 };
 
@@ -157,6 +157,21 @@ pub(super) async fn list_overdue_tasks(pool: &SqlitePool, now: Timestamp, limit:
     let query = query_as::<_, TaskRow>(sql::OVERDUE_TASKS).bind(now.unix()).bind(i64::from(limit));
     let rows = query.fetch_all(pool).await.map_err(Outage::during("list overdue tasks"))?;
     rows.iter().map(TaskRow::read).collect()
+}
+
+pub(super) async fn count_live(
+    pool: &SqlitePool,
+    now: Timestamp,
+    issued_since: Timestamp,
+    limit: u32,
+) -> Result<LiveCounts, Outage> {
+    let tasks = query_as::<_, (i64,)>(sql::LIVE_TASKS).bind(i64::from(limit)).fetch_one(pool).await;
+    let tokens =
+        query_as::<_, (i64,)>(sql::LIVE_TOKENS).bind(now.unix()).bind(issued_since.unix()).bind(i64::from(limit));
+    let tokens = tokens.fetch_one(pool).await.map_err(Outage::during("count live tokens"))?;
+    let tasks = tasks.map_err(Outage::during("count live tasks"))?;
+    let count = |(count,): (i64,)| u64::try_from(count).unwrap_or_default();
+    Ok(LiveCounts { tasks: count(tasks), tokens: count(tokens) })
 }
 
 pub(super) async fn list_tasks(

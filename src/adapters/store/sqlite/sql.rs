@@ -266,6 +266,8 @@ statements! {
         FROM tasks WHERE id = ?1";
     OVERDUE_TASKS = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
         FROM tasks WHERE state IN ('active', 'suspended') AND deadline <= ?1 ORDER BY deadline, tasks.id LIMIT ?2";
+    LIVE_TASKS = "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE state IN ('active', 'suspended') LIMIT ?1) AS live";
+    LIVE_TOKENS = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE issued >= ?2 AND expires > ?1 LIMIT ?3) AS live";
     TASKS_WITHOUT_GRANT = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
         FROM tasks WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended')
             AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = tasks.grant_id) LIMIT ?1";

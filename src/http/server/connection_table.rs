@@ -1,0 +1,259 @@
+//! The open connections of a listener: admission within the limits, and the periodic check that
+//! ends connections whose clients take too long or too much.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::http::server::{
+    connection::{Connection, End, ListenerLoad, Timeouts},
+    limits::{ConnectionCounters, ConnectionLimits, ConnectionRefusal, EndReason, PeerGroup},
+    source_address::TrustedProxies,
+};
+
+/// The longest interval of the check.
+const MAX_TICK: Duration = Duration::from_secs(1);
+const MIN_TICK: Duration = Duration::from_millis(10);
+
+/// The open connections of a listener.
+#[derive(Debug)]
+pub(super) struct ConnectionTable {
+    limits: ConnectionLimits,
+    counters: Arc<ConnectionCounters>,
+    load: Arc<ListenerLoad>,
+    tick: Duration,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    connections: HashMap<u64, Arc<Connection>>,
+    by_peer: HashMap<PeerGroup, usize>,
+    last_id: u64,
+    /// Refused since the last check.
+    refused: u64,
+}
+
+/// A connection in the table. Dropping it removes the connection.
+#[derive(Debug)]
+pub(super) struct ConnectionEntry {
+    table: Arc<ConnectionTable>,
+    id: u64,
+    peer: Option<PeerGroup>,
+    pub(super) connection: Arc<Connection>,
+}
+
+impl ConnectionTable {
+    pub(super) fn new(limits: ConnectionLimits, counters: Arc<ConnectionCounters>) -> Arc<Self> {
+        let shortest = limits.keep_alive.min(limits.headers).min(limits.progress);
+        Arc::new(Self {
+            load: Arc::new(ListenerLoad::new(limits.unread_total)),
+            tick: (shortest / 4).clamp(MIN_TICK, MAX_TICK),
+            entries: Mutex::default(),
+            limits,
+            counters,
+        })
+    }
+
+    /// Adds a connection, if the limits allow it.
+    pub(super) fn admit(self: &Arc<Self>, peer: IpAddr) -> Result<ConnectionEntry, ConnectionRefusal> {
+        let group = (!self.limits.proxies.contains(peer)).then(|| PeerGroup::of(peer));
+        let connection = Arc::new(Connection::new(Arc::clone(&self.load), self.limits.unread_per_connection));
+        let mut entries = self.entries.lock();
+        let of_peer = group.and_then(|group| entries.by_peer.get(&group)).copied().unwrap_or_default();
+        let refusal = if entries.connections.len() >= self.limits.total {
+            Some(ConnectionRefusal::Total)
+        } else if group.is_some() && of_peer >= self.limits.per_peer {
+            Some(ConnectionRefusal::PerPeer)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            entries.refused += 1;
+            self.counters.connection_refused(refusal);
+            return Err(refusal);
+        }
+        if let Some(group) = group {
+            entries.by_peer.insert(group, of_peer + 1);
+        }
+        entries.last_id += 1;
+        let id = entries.last_id;
+        entries.connections.insert(id, Arc::clone(&connection));
+        self.counters.connection_opened();
+        Ok(ConnectionEntry { table: Arc::clone(self), id, peer: group, connection })
+    }
+
+    /// Checks the connections until the future is dropped.
+    pub(super) async fn check_periodically(&self) {
+        let mut ticks = interval(self.tick);
+        // A process that was suspended does not count the time against its clients.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.check(self.load.advance()),
+                () = self.load.unread_exceeded.notified() => {}
+            }
+            self.limit_unread();
+        }
+    }
+
+    fn check(&self, now: u64) {
+        let timeouts = self.timeouts();
+        let connections = {
+            let mut entries = self.entries.lock();
+            let refused = std::mem::take(&mut entries.refused);
+            if refused > 0 {
+                let open = entries.connections.len();
+                tracing::warn!(refused, open, "connections refused: a limit of `[limits]` is reached");
+            }
+            entries.connections.values().map(Arc::clone).collect::<Vec<_>>()
+        };
+        self.counters.set_unread(self.load.unread());
+        for connection in connections {
+            match connection.reset_stalled_streams(now, timeouts.progress) {
+                Ok(reset) => (0..reset).for_each(|_| self.counters.stream_reset()),
+                Err(reason) => self.end(&connection, reason, End::Abort),
+            }
+            if let Some((reason, end)) = connection.overdue(now, timeouts) {
+                self.end(&connection, reason, end);
+            }
+        }
+    }
+
+    /// Ends connections with unread responses until the rest is within the limit. A connection
+    /// whose client makes progress is the last choice.
+    fn limit_unread(&self) {
+        let mut excess = self.load.unread().saturating_sub(self.limits.unread_total);
+        if excess == 0 {
+            return;
+        }
+        let now = self.load.now();
+        let mut candidates = self.entries.lock().connections.values().map(Arc::clone).collect::<Vec<_>>();
+        candidates.retain(|connection| connection.unread() > 0 && !connection.is_aborted());
+        candidates.sort_by_cached_key(|connection| {
+            std::cmp::Reverse((connection.ticks_without_progress(now), connection.unread()))
+        });
+        for connection in candidates {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(connection.unread());
+            self.end(&connection, EndReason::Unread, End::Abort);
+        }
+    }
+
+    fn end(&self, connection: &Connection, reason: EndReason, end: End) {
+        if connection.is_aborted() {
+            return;
+        }
+        tracing::debug!(?reason, ?end, "ending a connection");
+        self.counters.connection_ended(reason);
+        connection.request_end(end);
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        let ticks =
+            |limit: Duration| u64::try_from(limit.as_nanos().div_ceil(self.tick.as_nanos())).unwrap_or(u64::MAX);
+        let ConnectionLimits { keep_alive, headers, progress, .. } = self.limits;
+        Timeouts { keep_alive: ticks(keep_alive), headers: ticks(headers), progress: ticks(progress) }
+    }
+}
+
+impl ConnectionEntry {
+    /// Returns the reverse proxies whose reports of source addresses are believed.
+    pub(super) fn proxies(&self) -> &TrustedProxies {
+        &self.table.limits.proxies
+    }
+
+    /// Returns the time limit for headers, which is also the one for the TLS handshake.
+    pub(super) fn headers_timeout(&self) -> Duration {
+        self.table.limits.headers
+    }
+}
+
+impl Drop for ConnectionEntry {
+    fn drop(&mut self) {
+        self.connection.close();
+        self.table.counters.connection_closed();
+        let mut entries = self.table.entries.lock();
+        entries.connections.remove(&self.id);
+        if let Some(group) = self.peer
+            && let Some(count) = entries.by_peer.get_mut(&group)
+        {
+            *count -= 1;
+            if *count == 0 {
+                entries.by_peer.remove(&group);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::server::connection::{ResponseStream, Unread};
+
+    fn table(limits: ConnectionLimits) -> Arc<ConnectionTable> {
+        ConnectionTable::new(limits, Arc::default())
+    }
+
+    fn peer(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn connections_are_admitted_within_both_limits() {
+        let proxies = ["10.0.0.0/8".parse().unwrap()];
+        let table = table(ConnectionLimits {
+            total: 4,
+            per_peer: 2,
+            proxies: TrustedProxies { networks: proxies.into(), ..TrustedProxies::default() },
+            ..ConnectionLimits::default()
+        });
+        let first = table.admit(peer("192.0.2.1")).unwrap();
+        let second = table.admit(peer("192.0.2.1")).unwrap();
+        assert_eq!(table.admit(peer("192.0.2.1")).unwrap_err(), ConnectionRefusal::PerPeer);
+        drop(first);
+        let third = table.admit(peer("192.0.2.1")).unwrap();
+        let others = ["10.0.0.1", "10.0.0.1"].map(|address| table.admit(peer(address)).unwrap());
+        assert_eq!(table.admit(peer("10.0.0.1")).unwrap_err(), ConnectionRefusal::Total);
+        assert_eq!(table.admit(peer("192.0.2.9")).unwrap_err(), ConnectionRefusal::Total);
+        assert_eq!(table.counters.open(), 4);
+        assert_eq!(table.counters.refused(), [("total", 2), ("per_peer", 1)]);
+        drop((second, third, others));
+        assert_eq!(table.counters.open(), 0);
+        let entries = table.entries.lock();
+        assert!(entries.connections.is_empty() && entries.by_peer.is_empty());
+    }
+
+    #[test]
+    fn memory_limit_ends_stalled_connections_before_reading_ones() {
+        let table = table(ConnectionLimits { unread_total: 100, ..ConnectionLimits::default() });
+        let entries = [0, 1, 2].map(|n| table.admit(peer(&format!("192.0.2.{n}"))).unwrap());
+        let hold = |entry: &ConnectionEntry, bytes| {
+            let stream = ResponseStream::new(Arc::clone(&entry.connection));
+            entry.connection.add_stream(Arc::clone(&stream));
+            (Unread::new(Arc::clone(&stream), bytes), stream)
+        };
+        let [stalled, small, reading] = entries.each_ref();
+        let held = [hold(stalled, 60), hold(small, 30)];
+        table.load.advance();
+        let others = hold(reading, 50);
+        table.limit_unread();
+        let aborted = entries.each_ref().map(|entry| entry.connection.is_aborted());
+        assert_eq!(aborted, [true, false, false], "the largest of those without progress");
+        assert_eq!(table.counters.ended()[3], ("unread", 1));
+        drop((held, others));
+    }
+
+    #[test]
+    fn timeouts_are_rounded_up_to_ticks() {
+        let default = table(ConnectionLimits::default());
+        assert_eq!(default.tick, MAX_TICK);
+        let Timeouts { keep_alive, headers, progress } = default.timeouts();
+        assert_eq!((keep_alive, headers, progress), (75, 5, 30));
+        let short = table(ConnectionLimits { headers: Duration::from_millis(50), ..ConnectionLimits::default() });
+        assert!(short.tick < Duration::from_millis(50) && short.timeouts().headers >= 4);
+    }
+}
