@@ -371,9 +371,10 @@ async fn acknowledged_revocation_is_visible_on_every_replica(server: Server) {
         replica.wait_until_leased().await;
     }
     let api = server.api_token("ops", "errand:admin").await;
-    let user = server.user_token(json!({"client_id": "reader-client"}));
     let (mut before, mut after) = (0, 0);
     for round in 0..ROUNDS {
+        // The end of a task ends its user token.
+        let user = server.user_token(json!({"client_id": "reader-client"}));
         let token = server.issue_token("reader", &server.exchange_form(&user)).await;
         let claims = decode_claims(&token);
         let stop = Arc::new(AtomicBool::new(false));
