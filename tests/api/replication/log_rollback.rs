@@ -17,15 +17,15 @@ on_both_stores!(
     missed_renewal_does_not_grant_lease
 );
 
-fn task_target(token: &str) -> serde_json::Value {
-    json!({"kind": "task", "id": decode_claims(token)["txn"], "reason": "in a test"})
+fn token_target(token: &str) -> serde_json::Value {
+    json!({"kind": "token", "id": decode_claims(token)["jti"], "reason": "in a test"})
 }
 
 /// Starts another replica and revokes a token; both replicas have applied the entry. Returns its
 /// log position.
 async fn replica_with_one_revocation(server: &Server, token: &str) -> (Server, u64) {
     let other = server.replica().await;
-    let seq = server.revoke(task_target(token)).await["seq"].as_u64().unwrap();
+    let seq = server.revoke(token_target(token)).await["seq"].as_u64().unwrap();
     for at in [server, &other] {
         wait_until("the lease is valid", || async { at.application.service.holds_lease() }).await;
         wait_until("the entry is applied", || async { at.application.service.applied_seq().number() >= seq }).await;
@@ -44,7 +44,7 @@ async fn truncated_log_is_detected(server: Server) {
         read_response(request.send().await.unwrap()).await.1["entries"][0]["key"].clone()
     };
     for at in [&server, &other] {
-        assert_eq!(feed_key(at).await, decode_claims(&one)["txn"]);
+        assert_eq!(feed_key(at).await, decode_claims(&one)["jti"]);
         wait_until("the status lists follow", || async {
             at.status_of(&one).await == 1 && at.status_of(&two).await == 0
         })
@@ -53,7 +53,7 @@ async fn truncated_log_is_detected(server: Server) {
     server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {seq}")).await;
     server.store.tamper(&format!("UPDATE log_head SET seq = {}", seq - 1)).await;
     // The lost position is assigned a second time.
-    let answer = server.revoke(task_target(&two)).await;
+    let answer = server.revoke(token_target(&two)).await;
     assert_eq!(answer["seq"], seq, "{answer}");
     for at in [&server, &other] {
         // A real rollback also loses the acknowledgements of the lost entry, and the revoker waits.
@@ -62,7 +62,7 @@ async fn truncated_log_is_detected(server: Server) {
         assert!(at.is_active(&one).await, "its revocation was lost");
         wait_until("the lease is valid again", || async { at.application.service.holds_lease() }).await;
         assert!(!at.is_active(&two).await && at.is_active(&one).await);
-        assert_eq!(feed_key(at).await, decode_claims(&two)["txn"], "the position has another entry");
+        assert_eq!(feed_key(at).await, decode_claims(&two)["jti"], "the position has another entry");
         wait_until("the status lists follow again", || async {
             at.status_of(&two).await == 1 && at.status_of(&one).await == 0
         })
@@ -75,9 +75,9 @@ async fn regrown_log_is_detected(server: Server) {
     let tokens = [server.task_token().await, server.task_token().await, server.task_token().await];
     let (other, seq) = replica_with_one_revocation(&server, &tokens[0]).await;
     // The position now has another entry.
-    let there = decode_claims(&tokens[1])["txn"].as_str().unwrap().to_owned();
+    let there = decode_claims(&tokens[1])["jti"].as_str().unwrap().to_owned();
     server.store.tamper(&format!("UPDATE revocation_log SET key = '{there}' WHERE seq = {seq}")).await;
-    let answer = server.revoke(task_target(&tokens[2])).await;
+    let answer = server.revoke(token_target(&tokens[2])).await;
     assert_eq!(answer["seq"], seq + 1, "{answer}");
     for at in [&server, &other] {
         assert!(!at.is_active(&tokens[2]).await, "{answer}");
@@ -92,7 +92,7 @@ async fn same_length_log_is_detected(server: Server) {
     let (mut other, seq) = replica_with_one_revocation(&server, &tokens[0]).await;
     other.isolate().await;
     wait_until("the lease has lapsed", || async { !other.application.service.holds_lease() }).await;
-    let there = decode_claims(&tokens[1])["txn"].as_str().unwrap().to_owned();
+    let there = decode_claims(&tokens[1])["jti"].as_str().unwrap().to_owned();
     server.store.tamper(&format!("UPDATE revocation_log SET key = '{there}' WHERE seq = {seq}")).await;
     assert!(!other.is_active(&tokens[1]).await, "the applied position has another entry");
     assert!(other.is_active(&tokens[0]).await);
@@ -106,7 +106,7 @@ async fn renewal_acknowledging_lost_entries_is_rejected() {
     let mut server = Server::start(TestStore::postgres().await).await;
     let token = server.task_token().await;
     let other = server.replica_with_long_lease().await;
-    let seq = server.revoke(task_target(&token)).await["seq"].as_u64().unwrap();
+    let seq = server.revoke(token_target(&token)).await["seq"].as_u64().unwrap();
     wait_until("the entry is applied", || async { other.application.service.applied_seq().number() >= seq }).await;
     server.wait_until_leased().await;
     server.isolate().await;
