@@ -96,8 +96,15 @@ impl std::fmt::Debug for Application {
 
 /// Connects to the configured store.
 pub async fn connect_store(config: &Config) -> Result<Arc<dyn Database>, StartupError> {
-    let options = StoreOptions { max_connections: config.store.max_connections, ..StoreOptions::default() };
-    connect(config.store.url.expose(), &options).await.map_err(StartupError::Store)
+    let options = StoreOptions {
+        max_connections: config.store.max_connections,
+        list_connections: config.store.list_connections,
+        list_timeout: Duration::from_secs(u64::from(config.store.list_timeout_seconds)),
+        ..StoreOptions::default()
+    };
+    let store = connect(config.store.url.expose(), &options).await.map_err(StartupError::Store)?;
+    store.verify_server().await.map_err(StartupError::Store)?;
+    Ok(store)
 }
 
 fn fetch_options(config: &Config) -> FetchOptions {
@@ -171,6 +178,7 @@ impl Application {
             },
             admission: config.admission,
             quotas: config.quotas,
+            lists_per_client: usize::try_from(config.requests.lists_per_client).unwrap_or(usize::MAX),
             lease: LeaseSettings {
                 replica_name: config.replicas.name.clone().unwrap_or_else(host_name),
                 duration: Duration::from_millis(u64::from(config.replicas.lease_ms)),
@@ -194,6 +202,7 @@ impl Application {
             signer: keyring,
             trusted_keys: Arc::clone(&keys) as _,
             mcp_servers: Arc::new(McpClient::new(fetch, tokens)),
+            reserved_store: store.reserved(),
             store: store as _,
             pepper,
         };
@@ -215,6 +224,9 @@ impl Application {
         let changed = self.apply_file(config, options).await?;
         let created = self.rotate_due_keys("start").await?;
         tracing::info!(registry.changes = changed.len(), keys.created = created, "registry and keys initialized");
+        if let Some(problem) = self.service.find_signing_problem(&self.system_context()?) {
+            tracing::warn!(problem, "no tokens can be issued");
+        }
         Ok(())
     }
 

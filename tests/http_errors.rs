@@ -45,7 +45,7 @@ use errand::{
         replication::{Heartbeat, ReplicaId},
         revocation::{LogEntry, LogPosition, evidence::EvidenceDigest},
         sealed_key::StoredSealedKey,
-        secret::Pepper,
+        secret::{Pepper, Secret},
         settings::{AdmissionLimits, MemoryLimits, Quotas, TaskLimits, TokenLimits},
         status_list::{Shard, StatusListSettings},
         task::{Requester, Task},
@@ -56,7 +56,7 @@ use errand::{
     ports::{
         AuditFilter, AuditKeys, AuditRow, AuditState, AuditStore, ChangeListener, Clock, CommitError,
         ConfigurationStore, Entropy, EvidenceSelector, FetchCaller, GcStats, GrantFilter, GrantStore, KeyStore,
-        ListError, LiveCounts, LogStore, MaintenanceStore, McpServers, Outage, Page, PageRequest, QuotaStore,
+        ListError, ListingProblem, LiveCounts, LogStore, MaintenanceStore, McpServers, Outage, Page, PageRequest, QuotaStore,
         RegistryStore, ReplicaStore, SeenEvidence, SignatureError, Signer, StatusListStore, StoredKey, StoredKeys,
         StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore,
         ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
@@ -185,6 +185,81 @@ async fn body_must_match_its_content_type() {
             "invalid_client",
         );
     }
+}
+
+/// Returns the members that a schema describes, with their own schemas.
+fn members_of<'a>(description: &'a Value, schema: &'a Value, members: &mut BTreeMap<&'a str, &'a Value>) {
+    let schema = resolve(description, schema);
+    for (name, member) in schema["properties"].as_object().into_iter().flatten() {
+        members.insert(name, resolve(description, member));
+    }
+    for part in ["allOf", "oneOf", "anyOf"] {
+        for one in schema[part].as_array().into_iter().flatten() {
+            members_of(description, one, members);
+        }
+    }
+}
+
+fn resolve<'a>(description: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str() {
+        Some(name) => resolve(description, description.pointer(name.trim_start_matches('#')).unwrap()),
+        None => schema,
+    }
+}
+
+/// Returns the first example of a body.
+fn example_of(description: &Value, content: &Value) -> Value {
+    let first = content["examples"].as_object().and_then(|examples| examples.values().next());
+    let example = first.map_or(&content["example"], |first| &resolve(description, first)["value"]);
+    assert!(example.is_object(), "{content}");
+    example.clone()
+}
+
+/// Every described body of the admin API: in an otherwise valid body, the error names an unknown
+/// member, and each member of a wrong type.
+#[tokio::test]
+async fn json_errors_name_the_member() {
+    let description: Value = serde_json::from_str(include_str!("../openapi/errand.json")).unwrap();
+    let http = HttpFixture::new(StoreBehavior::Working).await;
+    let (mut bodies, mut wrong) = (0, Vec::new());
+    for (path, item) in description["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+            if schema.is_null() || !path.starts_with("/v1/admin/") {
+                continue;
+            }
+            bodies += 1;
+            let path = path.replace("{id}", "ops").replace("{kid}", "ops");
+            let mut members = BTreeMap::new();
+            members_of(&description, schema, &mut members);
+            let example = example_of(&description, &operation["requestBody"]["content"]["application/json"]);
+            let with = |name: &str, value: Value| {
+                let mut body = example.clone();
+                body.as_object_mut().unwrap().insert(name.to_owned(), value);
+                body
+            };
+            let mut requests = vec![(with("zz", json!(1)), "`zz`".to_owned()), (json!([]), "object".to_owned())];
+            for (name, member) in members {
+                let kind = member["type"].as_str().or(member["type"][0].as_str());
+                let value = match kind {
+                    Some("object" | "array") => json!(7),
+                    Some(_) => json!([7]),
+                    None => continue,
+                };
+                requests.push((with(name, value), name.to_owned()));
+            }
+            for (body, want) in requests {
+                let response = http.admin(&method.to_uppercase(), &path, &body.to_string()).await;
+                let problem: Value = serde_json::from_str(&response.body).unwrap_or_default();
+                let detail = problem["detail"].as_str().unwrap_or_default().to_owned();
+                if response.status != StatusCode::BAD_REQUEST || !detail.contains(&want) {
+                    wrong.push(format!("{method} {path} {body}: {} {detail}", response.status));
+                }
+            }
+        }
+    }
+    assert!(bodies > 10, "{bodies} bodies");
+    assert!(wrong.is_empty(), "{} errors do not name the member:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[tokio::test]
@@ -334,6 +409,7 @@ fn service(behavior: StoreBehavior) -> Service {
         commit_queue: CommitQueueLimits { standard: 16, reserved: 16, audit: 16, max_batch: 16 },
         admission: AdmissionLimits::default(),
         quotas: Quotas::default(),
+        lists_per_client: 2,
         lease: LeaseSettings {
             replica_name: "http".into(),
             duration: Duration::from_secs(2),
@@ -352,6 +428,7 @@ fn service(behavior: StoreBehavior) -> Service {
         trusted_keys: Arc::new(FrozenClock),
         mcp_servers: Arc::new(FrozenClock),
         store: Arc::new(behavior),
+        reserved_store: Arc::new(behavior),
         pepper: Pepper::new(&[7; 32]),
         audit_keys: Arc::new(FrozenClock),
     };
@@ -449,8 +526,12 @@ impl AuditKeys for FrozenClock {
 
 #[async_trait]
 impl McpServers for FrozenClock {
-    async fn list_tools(&self, _: &Resource) -> Result<ToolListing, ToolListingError> {
-        Err(ToolListingError::NoResponse)
+    fn has_token(&self, _: &ClientId) -> bool {
+        false
+    }
+
+    async fn list_tools(&self, _: &Resource, _: Option<Secret>) -> Result<ToolListing, ToolListingError> {
+        Err(ToolListingError { call: None, problem: ListingProblem::NoResponse })
     }
 }
 
@@ -524,6 +605,10 @@ impl WriteStore for StoreBehavior {
 
     async fn find_idempotent_response(&self, _: &str, _: &str) -> Result<Option<WriteOutcome>, Outage> {
         self.get(None).await
+    }
+
+    async fn probe_write(&self, _: u64) -> Result<(), Outage> {
+        self.get(()).await
     }
 }
 

@@ -90,13 +90,29 @@ CREATE TABLE tasks (
     -- the log position that the opening replica had applied
     rev bigint NOT NULL DEFAULT 0 CHECK (rev >= 0)
 );
-CREATE INDEX tasks_by_created ON tasks (created, id);
-CREATE INDEX tasks_by_requester ON tasks (requester_subject, requester_issuer, created, id);
-CREATE INDEX tasks_by_agent ON tasks (root_agent, created, id);
+-- A list of tasks reads each state in its order and merges them. A list of one state, or of the
+-- open tasks only, therefore reads no task in another state, however many there are.
+CREATE INDEX tasks_by_state ON tasks (state, created, id);
+CREATE INDEX tasks_by_requester ON tasks (requester_subject, requester_issuer, state, created, id);
+CREATE INDEX tasks_by_agent ON tasks (root_agent, state, created, id);
 CREATE INDEX tasks_by_deadline ON tasks (deadline, id) WHERE state IN ('active', 'suspended');
 CREATE INDEX tasks_open_by_agent ON tasks (root_agent, deadline) WHERE state IN ('active', 'suspended');
 CREATE INDEX tasks_open_by_requester ON tasks (requester_subject, requester_issuer, deadline) WHERE state IN ('active', 'suspended');
 CREATE INDEX tasks_by_grant ON tasks (grant_id) WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended');
+
+-- the resources in the authority of each task, for lists of the tasks at a resource: copies of
+-- parts of the task, which never change
+CREATE TABLE task_resources (
+    resource text COLLATE "C" NOT NULL,     -- its URI
+    opened bigint NOT NULL,                 -- `created` of the task
+    task uuid NOT NULL,                     -- its id
+    agent text COLLATE "C" NOT NULL,        -- its root agent
+    issuer text COLLATE "C" NOT NULL,       -- its requester
+    subject text COLLATE "C" NOT NULL,
+    PRIMARY KEY (resource, opened, task)
+);
+CREATE INDEX task_resources_by_agent ON task_resources (agent, resource, opened, task);
+CREATE INDEX task_resources_by_requester ON task_resources (subject, issuer, resource, opened, task);
 
 -- records of issued tokens: everything except the tokens themselves
 CREATE TABLE tokens (
@@ -149,6 +165,7 @@ CREATE TABLE grants (                       -- permissions of agents to act for 
 );
 CREATE INDEX grants_by_time ON grants (occurred_at, id);
 CREATE INDEX grants_by_requester_and_agent ON grants (requester_subject, requester_issuer, agent, until, id);
+CREATE INDEX grants_by_agent ON grants (agent, occurred_at, id);
 CREATE INDEX grants_by_requester ON grants (requester_subject, requester_issuer, occurred_at, id);
 
 -- break-glass grants and their reviews, kept when the grant itself is removed
@@ -170,6 +187,7 @@ CREATE TABLE break_glass (
 );
 CREATE INDEX break_glass_by_time ON break_glass (occurred_at, id);
 CREATE INDEX break_glass_unreviewed ON break_glass (occurred_at, id) WHERE reviewed_at IS NULL;
+CREATE INDEX break_glass_reviewed ON break_glass (occurred_at, id) WHERE reviewed_at IS NOT NULL;
 
 -- parties that an admin has blocked. Blocks are separate from the objects, so that they apply to
 -- objects of the configuration file and survive a restart
@@ -293,6 +311,15 @@ CREATE TABLE replicas (
     file_generation bigint CHECK (file_generation >= 0),
     pending_restart text NOT NULL DEFAULT '[]' -- the keys of its file that need a restart: JSON
 );
+
+-- one row that is rewritten to find out whether failed writes succeed again
+CREATE TABLE write_probe (
+    singleton smallint PRIMARY KEY CHECK (singleton = 1),
+    content text NOT NULL                   -- a few kilobytes without meaning
+);
+-- not compressed, so that the size is real
+ALTER TABLE write_probe ALTER COLUMN content SET STORAGE EXTERNAL;
+INSERT INTO write_probe (singleton, content) VALUES (1, '');
 
 -- the audit trail, a hash chain per writer: a changed record is detected
 CREATE TABLE audit (

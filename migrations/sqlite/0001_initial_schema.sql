@@ -90,13 +90,29 @@ CREATE TABLE tasks (
     -- the log position that the opening replica had applied
     rev INTEGER NOT NULL DEFAULT 0 CHECK (rev >= 0)
 ) STRICT;
-CREATE INDEX tasks_by_created ON tasks (created, id);
-CREATE INDEX tasks_by_requester ON tasks (requester_subject, requester_issuer, created, id);
-CREATE INDEX tasks_by_agent ON tasks (root_agent, created, id);
+-- A list of tasks reads each state in its order and merges them. A list of one state, or of the
+-- open tasks only, therefore reads no task in another state, however many there are.
+CREATE INDEX tasks_by_state ON tasks (state, created, id);
+CREATE INDEX tasks_by_requester ON tasks (requester_subject, requester_issuer, state, created, id);
+CREATE INDEX tasks_by_agent ON tasks (root_agent, state, created, id);
 CREATE INDEX tasks_by_deadline ON tasks (deadline, id) WHERE state IN ('active', 'suspended');
 CREATE INDEX tasks_open_by_agent ON tasks (root_agent, deadline) WHERE state IN ('active', 'suspended');
 CREATE INDEX tasks_open_by_requester ON tasks (requester_subject, requester_issuer, deadline) WHERE state IN ('active', 'suspended');
 CREATE INDEX tasks_by_grant ON tasks (grant_id) WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended');
+
+-- the resources in the authority of each task, for lists of the tasks at a resource: copies of
+-- parts of the task, which never change
+CREATE TABLE task_resources (
+    resource TEXT NOT NULL,                 -- its URI
+    opened INTEGER NOT NULL,                -- `created` of the task
+    task TEXT NOT NULL,                     -- its id
+    agent TEXT NOT NULL,                    -- its root agent
+    issuer TEXT NOT NULL,                   -- its requester
+    subject TEXT NOT NULL,
+    PRIMARY KEY (resource, opened, task)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX task_resources_by_agent ON task_resources (agent, resource, opened, task);
+CREATE INDEX task_resources_by_requester ON task_resources (subject, issuer, resource, opened, task);
 
 -- records of issued tokens: everything except the tokens themselves
 CREATE TABLE tokens (
@@ -150,6 +166,7 @@ CREATE TABLE grants (                       -- permissions of agents to act for 
 ) STRICT;
 CREATE INDEX grants_by_time ON grants (occurred_at, id);
 CREATE INDEX grants_by_requester_and_agent ON grants (requester_subject, requester_issuer, agent, until, id);
+CREATE INDEX grants_by_agent ON grants (agent, occurred_at, id);
 CREATE INDEX grants_by_requester ON grants (requester_subject, requester_issuer, occurred_at, id);
 
 -- break-glass grants and their reviews, kept when the grant itself is removed
@@ -171,6 +188,7 @@ CREATE TABLE break_glass (
 ) STRICT;
 CREATE INDEX break_glass_by_time ON break_glass (occurred_at, id);
 CREATE INDEX break_glass_unreviewed ON break_glass (occurred_at, id) WHERE reviewed_at IS NULL;
+CREATE INDEX break_glass_reviewed ON break_glass (occurred_at, id) WHERE reviewed_at IS NOT NULL;
 
 -- parties that an admin has blocked. Blocks are separate from the objects, so that they apply to
 -- objects of the configuration file and survive a restart
@@ -292,6 +310,13 @@ CREATE TABLE replicas (
     file_generation INTEGER CHECK (file_generation >= 0),
     pending_restart TEXT NOT NULL DEFAULT '[]' -- the keys of its file that need a restart: JSON
 ) STRICT;
+
+-- one row that is rewritten to find out whether failed writes succeed again
+CREATE TABLE write_probe (
+    singleton INTEGER PRIMARY KEY CHECK (singleton = 1),
+    content TEXT NOT NULL                   -- a few kilobytes without meaning
+) STRICT;
+INSERT INTO write_probe (singleton, content) VALUES (1, '');
 
 -- the audit trail, a hash chain per writer: a changed record is detected
 CREATE TABLE audit (

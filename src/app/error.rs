@@ -1,6 +1,8 @@
 //! Errors of the use-cases: one variant for each reason. The HTTP layer maps them to status codes
 //! in one table.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::{
@@ -87,6 +89,7 @@ impl From<ListError> for Error {
             ListError::InvalidCursor => {
                 RequestError::InvalidParameter("after", "must be the `next` of a page of this list").into()
             }
+            ListError::TimedOut(limit) => ConflictError::ListTimedOut(limit).into(),
             ListError::Outage(outage) => outage.into(),
         }
     }
@@ -362,6 +365,12 @@ pub enum ConflictError {
     /// The limit of concurrent subscribers is reached.
     #[error("too many subscribers (per client or overall); retry later")]
     TooManySubscribers,
+    /// The client has as many lists in progress as it may.
+    #[error("the client already reads {0} lists; wait for one of them, then retry")]
+    TooManyLists(usize),
+    /// The list took longer than a list may take.
+    #[error("the list took longer than {} ms; narrow it by more parameters, or retry later", .0.as_millis())]
+    ListTimedOut(Duration),
     /// Concurrent changes won every race.
     #[error("the object was changed concurrently; retry")]
     ConcurrentUpdate,

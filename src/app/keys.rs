@@ -51,6 +51,24 @@ impl Service {
         Ok(self.inner.ports.signer.jwks(cx.now))
     }
 
+    /// Returns why no key of the configured algorithm signs now, with the remedy. `None`: one
+    /// signs.
+    #[must_use]
+    pub fn find_signing_problem(&self, cx: &RequestContext) -> Option<String> {
+        let algorithm = self.settings().algorithm;
+        if self.signing_algorithms(cx).contains(&algorithm) {
+            return None;
+        }
+        let is_pending = |key: &KeySchedule| key.algorithm == algorithm && key.state(cx.now) == KeyState::Pending;
+        let pending = self.inner.ports.signer.schedules().into_iter().filter(is_pending);
+        Some(match pending.map(|key| key.activates_at).min() {
+            Some(from) => format!(
+                "no {algorithm} key signs before {from}; if the clock was ahead when the key was created, correct the clock and run `errand keys rotate --now`"
+            ),
+            None => format!("no {algorithm} key is active; run `errand keys rotate --now`"),
+        })
+    }
+
     /// Returns the algorithms with an active key.
     #[must_use]
     pub fn signing_algorithms(&self, cx: &RequestContext) -> Vec<SigningAlgorithm> {
@@ -79,7 +97,8 @@ impl Service {
     }
 
     /// Creates the keys that are needed: one for each algorithm in use if requested, or only where
-    /// one is due by age. Returns the new keys. Two replicas that rotate at the same time create
+    /// one is due by age. Returns the new keys; for a rotation at once, the keys that sign now,
+    /// which may have been pending. Two replicas that rotate at the same time create
     /// one key: the second finds that of the first.
     pub async fn rotate_keys(
         &self,
@@ -211,8 +230,15 @@ impl KeyRotation {
         for algorithm in self.algorithms_in_use(registry) {
             let plan = plan_rotation(&schedules, algorithm, &self.settings, reason, now);
             let Some(plan) = plan else { continue };
-            change.add_key(algorithm, self.create_key(algorithm, now, plan.activates_at).await?);
-            change.changes.extend(self.reschedule_keys(plan.replaced_keys).await?);
+            let mut rescheduled = plan.replaced_keys;
+            match plan.promoted {
+                Some(pending) => {
+                    change.created.push((algorithm, pending.kid.clone()));
+                    rescheduled.push(pending);
+                }
+                None => change.add_key(algorithm, self.create_key(algorithm, now, plan.activates_at).await?),
+            }
+            change.changes.extend(self.reschedule_keys(rescheduled).await?);
         }
         // The key of audit records changes with the signing keys. The very first one is stored
         // already.

@@ -11,6 +11,7 @@ mod grants;
 mod introspection;
 mod issuers;
 mod keys;
+mod list_admission;
 mod maintenance;
 mod nanos;
 mod queries;
@@ -43,6 +44,7 @@ pub use grants::break_glass::BreakGlassRequest;
 pub use grants::{GrantActor, GrantRequest};
 pub use introspection::Introspection;
 pub use issuers::{IssuerKeysChange, IssuerKeysReceipt, IssuerStatus};
+pub use list_admission::ListPermit;
 pub use queries::AuditPage;
 pub use registry::catalogue::{Catalogue, ImportMode};
 pub use registry::declarative::{ApplyError, ApplyOptions, Declaration, EndedTasks, FileComparison};
@@ -78,6 +80,7 @@ use crate::{
 
 use commit::{queue::CommitQueue, timeout::with_store_timeout};
 use replication::{
+    coalesce::CoalescedRead,
     follower::{Follower, FollowerPorts},
     lease::Lease,
     peers::Peers,
@@ -121,6 +124,8 @@ pub struct Settings {
     pub admission: AdmissionLimits,
     /// How much of the store each party may use.
     pub quotas: Quotas,
+    /// The number of lists that a client may read at the same time.
+    pub lists_per_client: usize,
     /// The lease of this replica.
     pub lease: LeaseSettings,
     /// The sizes of caches.
@@ -178,6 +183,9 @@ pub struct Ports {
     pub mcp_servers: Arc<dyn McpServers>,
     /// Durable state.
     pub store: Arc<dyn Store>,
+    /// The same state, on connections that no request of a client can occupy: for the follower, the
+    /// lease, readiness, and what revokes.
+    pub reserved_store: Arc<dyn Store>,
     /// The key of the tags of client secrets.
     pub pepper: Pepper,
     /// The keys of the audit trail.
@@ -237,6 +245,8 @@ struct ServiceInner {
     live: Mutex<Option<LiveCounts>>,
     feed: feed::Feed,
     index_allocator: Arc<IndexAllocator>,
+    list_admission: list_admission::ListAdmission,
+    store_check: CoalescedRead<()>,
     status_lists: Arc<StatusLists>,
     rule_matches: issuers::RuleMatches,
 }
@@ -252,13 +262,14 @@ impl Service {
     #[must_use]
     pub fn new(settings: Settings, ports: Ports) -> Self {
         let (store, clock) = (|| Arc::clone(&ports.store), || Arc::clone(&ports.clock));
+        let reserved = || Arc::clone(&ports.reserved_store);
         let (signer, entropy) = (|| Arc::clone(&ports.signer), || Arc::clone(&ports.entropy));
         let lease = Arc::<Lease>::default();
         let follower = Follower::new(
             FollowerPorts {
-                log: store(),
-                registry: store(),
-                keys: store(),
+                log: reserved(),
+                registry: reserved(),
+                keys: reserved(),
                 signer: signer(),
                 trusted_keys: Arc::clone(&ports.trusted_keys),
                 fetch_networks: settings.fetch_networks.clone(),
@@ -266,12 +277,12 @@ impl Service {
             },
             Arc::clone(&lease),
         );
-        let peers = Arc::new(Peers::new(store(), clock()));
+        let peers = Arc::new(Peers::new(reserved(), clock()));
         let renewal = Arc::new(LeaseRenewal::new(
             ReplicaId(ports.entropy.new_uuid()),
             settings.lease.clone(),
             RenewalPorts {
-                replicas: store(),
+                replicas: reserved(),
                 clock: clock(),
                 follower: Arc::clone(&follower),
                 lease,
@@ -302,7 +313,7 @@ impl Service {
             },
         );
         let inner = ServiceInner {
-            key_rotation: keys::KeyRotation::new(store(), signer(), settings.rotation, settings.algorithm),
+            key_rotation: keys::KeyRotation::new(reserved(), signer(), settings.rotation, settings.algorithm),
             recently_audited: introspection::RecentlyAudited::default(),
             refusals: sampling::RefusalSampler::default(),
             admission: admission::Admission::new(clock()),
@@ -310,6 +321,8 @@ impl Service {
             token_cache: introspection::cache::VerifiedTokenCache::new(settings.memory),
             live: Mutex::default(),
             feed: feed::Feed::new(feed_ports, settings.subscribers),
+            list_admission: list_admission::ListAdmission::new(settings.lists_per_client),
+            store_check: CoalescedRead::default(),
             index_allocator: IndexAllocator::new(store(), entropy(), clock()),
             status_lists,
             rule_matches: issuers::RuleMatches::default(),
@@ -408,5 +421,10 @@ impl Service {
 
     fn store(&self) -> &dyn Store {
         &*self.inner.ports.store
+    }
+
+    /// Returns the store for what no client may delay.
+    fn reserved_store(&self) -> &dyn Store {
+        &*self.inner.ports.reserved_store
     }
 }

@@ -1,7 +1,7 @@
 //! Readiness of this replica.
 
 use crate::{
-    app::{Error, RequestContext, Service},
+    app::{Error, RequestContext, Service, commit::timeout::with_store_timeout},
     ports::{OP_FIND_SIGNING_KEY, Outage},
 };
 
@@ -9,15 +9,28 @@ impl Service {
     /// Checks that requests can be answered: the store is reachable, has the expected schema and
     /// accepts writes, and there is an active signing key.
     pub async fn check_readiness(&self, cx: &RequestContext) -> Result<(), Error> {
-        self.store().ping().await?;
-        if self.inner.writer.is_stalled() {
-            return Err(Outage::during("write to the store")("a commit has stalled").into());
+        // Any number of probes cost one query at a time.
+        let ping = async || with_store_timeout("reach the store", self.reserved_store().ping()).await;
+        self.inner.store_check.read(ping).await?;
+        // A replica that does not know a log entry also fails to renew its lease. The entry is the
+        // cause.
+        self.inner.follower.check_compatibility()?;
+        let failing_write = if self.inner.writer.is_stalled() {
+            Some("a commit has stalled")
+        } else if self.inner.writer.is_failing() {
+            Some("the last commit failed")
+        } else if self.inner.renewal.is_failing() {
+            Some("the last renewal of the lease failed")
+        } else {
+            None
+        };
+        if let Some(cause) = failing_write {
+            return Err(Outage::during("write to the store")(cause).into());
         }
         self.inner.follower.committed_snapshot(cx.now).await?;
-        if self.signing_algorithms(cx).contains(&self.settings().algorithm) {
-            Ok(())
-        } else {
-            Err(Outage::during(OP_FIND_SIGNING_KEY)("no key of the configured algorithm is active").into())
+        match self.find_signing_problem(cx) {
+            None => Ok(()),
+            Some(problem) => Err(Outage::during(OP_FIND_SIGNING_KEY)(problem).into()),
         }
     }
 }

@@ -26,15 +26,19 @@ pub(super) fn list(config_args: &ConfigArgs) -> Result<(), CliError> {
     })
 }
 
-pub(super) fn rotate(config_args: &ConfigArgs) -> Result<(), CliError> {
+pub(super) fn rotate(at_once: bool, config_args: &ConfigArgs) -> Result<(), CliError> {
     with_application(config_args, |application| async move {
-        let created =
-            application.service.rotate_keys(ACTOR, RotationReason::Requested, &application.system_context()?).await?;
+        let reason = if at_once { RotationReason::Immediate } else { RotationReason::Requested };
+        let created = application.service.rotate_keys(ACTOR, reason, &application.system_context()?).await?;
         if created.is_empty() {
             return print_line("nothing to do; the next key is already published");
         }
         for (algorithm, kid) in created {
-            print_line(format!("created {kid} ({algorithm}); `errand keys list` shows when it starts to sign"))?;
+            print_line(if at_once {
+                format!("{kid} ({algorithm}) signs from now on; verifiers with a cached JWKS must fetch it again")
+            } else {
+                format!("created {kid} ({algorithm}); `errand keys list` shows when it starts to sign")
+            })?;
         }
         application.service.shutdown().await;
         Ok(())

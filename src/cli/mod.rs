@@ -219,7 +219,14 @@ enum KeysCommand {
     /// List the keys with their states and dates.
     List(ConfigArgs),
     /// Create the next key of each algorithm in use; it signs after it was published long enough.
-    Rotate(ConfigArgs),
+    Rotate {
+        /// Sign with the new key at once, although verifiers had no time to fetch it. Repairs a key
+        /// that was created while the clock was ahead.
+        #[arg(long)]
+        now: bool,
+        #[command(flatten)]
+        config_args: ConfigArgs,
+    },
     /// Encrypt the stored keys with the current key-encryption key, after all replicas have it.
     Rekey(ConfigArgs),
     /// Remove a leaked key: its tokens become inactive at once, and another key signs.
@@ -492,7 +499,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Command::Stop(stop_args) => stop::stop(&stop_args),
         Command::Migrate(config_args) => migrate::migrate(&config_args),
         Command::Keys(KeysCommand::List(config_args)) => keys::list(&config_args),
-        Command::Keys(KeysCommand::Rotate(config_args)) => keys::rotate(&config_args),
+        Command::Keys(KeysCommand::Rotate { now, config_args }) => keys::rotate(now, &config_args),
         Command::Keys(KeysCommand::Rekey(config_args)) => keys::rekey(&config_args),
         Command::Keys(KeysCommand::Revoke { kid, reason, config_args }) => keys::revoke(&kid, &reason, &config_args),
         Command::Issuers(IssuersCommand::Refresh(args)) => issuers::refresh(args),

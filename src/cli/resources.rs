@@ -58,8 +58,8 @@ fn print_catalogue(catalogue: &Catalogue, mode: ImportMode) -> Result<(), CliErr
             print_definitions(finding)?;
         }
     }
-    if let Some(unusable @ 1..) = catalogue.unusable {
-        print_line(format!("{unusable} unusable tools: invalid name, or description or schema too large"))?;
+    for unusable in catalogue.unusable.iter().flatten() {
+        print_line(format!("not usable: {unusable}"))?;
     }
     let needs_review = catalogue.tools.iter().any(|f| matches!(f.state, ToolState::Changed | ToolState::Proposed));
     match mode {

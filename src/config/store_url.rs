@@ -16,6 +16,10 @@ pub enum StoreUrlParseError {
     /// The text is not a URL with a supported scheme.
     #[error("must be a URL that begins with `postgres:`, `postgresql:` or `sqlite:`")]
     Malformed,
+    /// The user name or the password contains a special character, so that the URL is parsed
+    /// differently than intended and its parts may be shown.
+    #[error("has an `@` after the host, or a `#`")]
+    Unencoded,
     /// The store is in memory. Acknowledged writes must survive a crash.
     #[error("an in-memory store loses revocations")]
     InMemory,
@@ -30,8 +34,13 @@ impl StoreUrl {
             if file.is_empty() || file == ":memory:" || query.split('&').any(|part| part == "mode=memory") {
                 return Err(StoreUrlParseError::InMemory);
             }
-        } else if !Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql")) {
-            return Err(StoreUrlParseError::Malformed);
+        } else {
+            let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
+            let url = url.ok_or(StoreUrlParseError::Malformed)?;
+            let after_host = url.path().contains('@') || url.query().is_some_and(|query| query.contains('@'));
+            if after_host || url.fragment().is_some() {
+                return Err(StoreUrlParseError::Unencoded);
+            }
         }
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
@@ -116,6 +125,24 @@ fn sqlite_path(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A password with a special character would be shown as the host, the port or the path.
+    #[test]
+    fn unencoded_password_is_refused() {
+        for url in [
+            "postgres://errand:12/34@db/errand",
+            "postgres://errand:12?34@db/errand",
+            "postgres://errand:12#34@db/errand",
+            "postgres://errand:12/34@db/errand?sslmode=require",
+        ] {
+            assert_eq!(StoreUrl::parse(url).unwrap_err(), StoreUrlParseError::Unencoded, "{url}");
+        }
+        for url in
+            ["postgres://errand:1%2F2%40@db/errand", "postgres://errand:a@b@db/errand", "postgres:///errand?host=/run"]
+        {
+            assert!(StoreUrl::parse(url).is_ok(), "{url}");
+        }
+    }
 
     #[test]
     fn password_is_redacted() {

@@ -83,7 +83,13 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
     text.push(format_line("health, metrics", operations));
     text.push(format_line(
         "store",
-        format_args!("{} ({} connections)", config.store.url, config.store.max_connections),
+        format_args!(
+            "{} ({} connections, {} more for lists of at most {} s)",
+            config.store.url,
+            config.store.max_connections,
+            config.store.list_connections,
+            config.store.list_timeout_seconds
+        ),
     ));
     text.push(format_line(
         "signing keys",
@@ -135,7 +141,10 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
     ));
     text.push(format_line(
         "requests",
-        format_args!("timeout {} s, at most {} queued writes", requests.timeout_seconds, requests.write_queue),
+        format_args!(
+            "timeout {} s, at most {} queued writes, {} lists per client at a time",
+            requests.timeout_seconds, requests.write_queue, requests.lists_per_client
+        ),
     ));
     let MemoryLimits { verified_tokens, verified_megabytes } = config.memory;
     text.push(format_line(

@@ -294,7 +294,7 @@ fn example_is_valid_and_states_defaults() {
       listener        127.0.0.1:8080 (plain HTTP, for a proxy that terminates TLS)
       proxies         127.0.0.1/32 report source addresses in X-Forwarded-For
       health, metrics 127.0.0.1:9090
-      store           postgres://errand:***@db.example.com/errand (10 connections)
+      store           postgres://errand:***@db.example.com/errand (10 connections, 4 more for lists of at most 5 s)
       signing keys    ES256; rotated every 30 d, published 15 min ahead, kept 1 h after
       tokens          5 min; API tokens 15 min; at most 4 agents in the chain; leeway 30 s; assertions 5 min
       tasks           1 h, at most 1 d
@@ -307,7 +307,7 @@ fn example_is_valid_and_states_defaults() {
       each caller     exchange 100/s, burst 500, 64 in progress; introspection 5000/s, burst 10000, 256 in progress; tasks 100/s, burst 500, 64 in progress; requester 20/s, burst 100, 16 in progress; admin 200/s, burst 1000, 64 in progress
       quotas          10000 open tasks of an agent, 1000 of a requester, 1000 live tokens of a task
       replicas        named after the host; lease 2000 ms, heartbeat every 500 ms
-      requests        timeout 10 s, at most 1024 queued writes
+      requests        timeout 10 s, at most 1024 queued writes, 2 lists per client at a time
       memory          at most 32768 verified tokens and 128 MiB
       status lists    referenced by task tokens; TTL 10 s
 
@@ -541,7 +541,7 @@ fn dev_server_needs_no_file() {
     assert_eq!(config.issuer.as_str(), "http://127.0.0.1:8080");
     assert_eq!(config.secrets.len(), 5);
     assert!(config.store.url.expose().ends_with("/errand-dev.db"));
-    assert_eq!(warnings(&config), Vec::<String>::new());
+    assert_eq!(warnings(&config), ["files: allowed_networks: its tool catalogue may be fetched from 127.0.0.0/8"]);
     let entries = config.objects.iter().map(|object| Entry { object: object.clone(), source: Source::File }).collect();
     let registry = Registry::build(1, entries, std::collections::BTreeMap::new()).unwrap();
     #[cfg(unix)]

@@ -87,12 +87,14 @@ pub fn signing_key(keys: &[KeySchedule], algorithm: SigningAlgorithm, now: Times
         .max_by_key(|key| (key.activates_at, key.created_at))
 }
 
-/// The effect of a rotation: the activation of the new key, and the dates of the keys that it
+/// The effect of a rotation: the activation of the next key, and the dates of the keys that it
 /// replaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RotationPlan {
-    /// The time from which the new key signs.
+    /// The time from which the next key signs.
     pub activates_at: Timestamp,
+    /// The pending key that is the next one, with its new dates. `None`: a new key is.
+    pub promoted: Option<KeySchedule>,
     /// The replaced keys with their new dates.
     pub replaced_keys: Vec<KeySchedule>,
 }
@@ -102,6 +104,8 @@ pub struct RotationPlan {
 pub enum RotationReason {
     /// An admin requested it.
     Requested,
+    /// An admin requested a key that signs at once, although recipients had no time to fetch it.
+    Immediate,
     /// Scheduled check. A key is created only if there is none, or if the active one is old enough
     /// and no successor is pending.
     Age,
@@ -111,7 +115,8 @@ pub enum RotationReason {
 ///
 /// The very first key signs at once. A later key is published first, and its predecessor stays
 /// published until every token that it signed has expired. A pending key is kept, because its
-/// rotation is under way.
+/// rotation is under way; if a key must sign at once, the pending key does. A key may be pending
+/// for long because the clock was ahead when it was created.
 #[must_use]
 pub fn plan_rotation(
     keys: &[KeySchedule],
@@ -121,6 +126,19 @@ pub fn plan_rotation(
     now: Timestamp,
 ) -> Option<RotationPlan> {
     let of_kind = |state| keys.iter().filter(move |key| key.algorithm == algorithm && key.state(now) == state);
+    let replaced_from = |activates: Timestamp| {
+        let gone = activates.saturating_add(rotation.keep_retired);
+        of_kind(KeyState::Active)
+            .map(|key| KeySchedule { retires_at: Some(activates), unpublished_at: Some(gone), ..key.clone() })
+            .collect()
+    };
+    if reason == RotationReason::Immediate {
+        // A replica whose clock is behind must also have a key to sign with at this moment.
+        let activates_at = now.saturating_sub(MAX_CLOCK_SKEW);
+        let pending = of_kind(KeyState::Pending).min_by_key(|key| (key.activates_at, key.created_at));
+        let promoted = pending.map(|key| KeySchedule { activates_at, ..key.clone() });
+        return Some(RotationPlan { activates_at, promoted, replaced_keys: replaced_from(now) });
+    }
     if of_kind(KeyState::Pending).next().is_some() {
         return None;
     }
@@ -129,7 +147,7 @@ pub fn plan_rotation(
         // ahead, like any later key.
         let is_first = keys.iter().all(|key| key.state(now) == KeyState::Gone);
         let activates = if is_first { now } else { now.saturating_add(rotation.publish_ahead) };
-        return Some(RotationPlan { activates_at: activates, replaced_keys: Vec::new() });
+        return Some(RotationPlan { activates_at: activates, promoted: None, replaced_keys: Vec::new() });
     };
     let old_enough =
         current.activates_at.saturating_add(rotation.every).has_passed(now.saturating_add(rotation.publish_ahead));
@@ -137,11 +155,7 @@ pub fn plan_rotation(
         return None;
     }
     let activates = now.saturating_add(rotation.publish_ahead);
-    let gone = activates.saturating_add(rotation.keep_retired);
-    let replaced = of_kind(KeyState::Active)
-        .map(|key| KeySchedule { retires_at: Some(activates), unpublished_at: Some(gone), ..key.clone() })
-        .collect();
-    Some(RotationPlan { activates_at: activates, replaced_keys: replaced })
+    Some(RotationPlan { activates_at: activates, promoted: None, replaced_keys: replaced_from(activates) })
 }
 
 /// The effect of removing a key.
@@ -276,5 +290,43 @@ mod tests {
         assert_eq!(signing_key(&keys, SigningAlgorithm::RS256, at(1005)), None);
         let further = plan_rotation(&keys, SigningAlgorithm::RS256, &rotation, RotationReason::Age, at(1005)).unwrap();
         assert_eq!(further.activates_at, at(1105), "a key of a further algorithm is published before it signs");
+    }
+
+    /// After an immediate rotation at any time, exactly one key signs, at once and for good,
+    /// whatever the clock was when the keys were created.
+    #[test]
+    fn immediate_rotation_signs_at_once() {
+        const NOW: i64 = 1_000_000;
+        let rotation = RotationSettings::default();
+        let ahead = KeySchedule { created_at: at(NOW + 3600), ..key("ahead", NOW + 3600) };
+        let old = KeySchedule { created_at: at(NOW - 9000), ..key("old", NOW - 9000) };
+        let fresh = KeySchedule { created_at: at(NOW - 60), ..key("fresh", NOW - 60) };
+        let other = KeySchedule { algorithm: SigningAlgorithm::EdDSA, ..key("other", 5) };
+        for (keys, promoted) in [
+            (vec![], None),
+            (vec![ahead.clone()], Some("ahead")),
+            (vec![old.clone()], None),
+            (vec![fresh.clone()], None),
+            (vec![old.clone(), ahead.clone()], Some("ahead")),
+            (vec![fresh, ahead], Some("ahead")),
+            (vec![other], None),
+        ] {
+            let es256 = SigningAlgorithm::ES256;
+            let plan = plan_rotation(&keys, es256, &rotation, RotationReason::Immediate, at(NOW)).unwrap();
+            assert_eq!(plan.promoted.as_ref().map(|key| key.kid.as_str()), promoted);
+            let next = plan.promoted.unwrap_or_else(|| KeySchedule {
+                created_at: at(NOW),
+                activates_at: plan.activates_at,
+                ..key("new", 0)
+            });
+            let mut after = keys.clone();
+            after.retain(|key| key.kid != next.kid && plan.replaced_keys.iter().all(|other| other.kid != key.kid));
+            after.extend(plan.replaced_keys.iter().cloned().chain([next.clone()]));
+            for time in [NOW, NOW + 10, NOW + 7200, NOW + 10_000_000] {
+                assert_eq!(signing_key(&after, es256, at(time)).unwrap().kid, next.kid, "{promoted:?} {time}");
+            }
+            let behind = signing_key(&after, es256, at(NOW - 3600)).map(|key| key.algorithm);
+            assert_eq!(behind, Some(es256), "a replica whose clock is behind signs too");
+        }
     }
 }

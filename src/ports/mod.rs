@@ -17,7 +17,7 @@ mod trusted_keys;
 pub use audit_keys::{AuditKeys, RecordSealer};
 pub use clock::Clock;
 pub use entropy::Entropy;
-pub use mcp::{McpServers, ToolListing, ToolListingError};
+pub use mcp::{ListingProblem, McpServers, ToolListing, ToolListingError, ToolProblem, UnusableTool};
 pub use outage::{ErrorChain, OP_CHECK_SCHEMA, OP_FIND_SIGNING_KEY, Outage, RetryLater};
 pub use process::ProcessUsage;
 pub use signer::{Signer, VerifiedToken};

@@ -38,6 +38,9 @@ mod grants;
 mod idp;
 mod introspection;
 mod keys;
+#[path = "../support/machine.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod machine;
 mod mcp_server;
 mod providers;
 mod registry;

@@ -82,7 +82,12 @@ async fn unreadable_row_rejects_batch_before_commit(on: &TestStore) {
 /// A timeout is an outage and not a rejection.
 async fn blocked_store_is_unavailable(on: &TestStore) {
     let timeout = Duration::from_millis(300);
-    let options = StoreOptions { max_connections: 2, acquire_timeout: timeout, statement_timeout: timeout };
+    let options = StoreOptions {
+        max_connections: 2,
+        acquire_timeout: timeout,
+        statement_timeout: timeout,
+        ..StoreOptions::default()
+    };
     let store = connect(on.url(), &options).await.unwrap();
     assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(0));
     let held = on.lock_writes().await;

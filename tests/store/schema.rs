@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use errand::{
     adapters::store::{self, StoreOptions, connect},
-    domain::revocation::{LogPosition, Target},
+    domain::{
+        replication::{Heartbeat, Replica, ReplicaId},
+        revocation::{LogPosition, Target},
+    },
     ports::{ListError, OP_CHECK_SCHEMA, Outage, Store, TaskFilter, WriteSet},
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqlSafeStr, SqliteConnection};
@@ -157,7 +160,12 @@ async fn concurrent_migrations_work_on_postgres() {
 /// A lock that another transaction keeps holding causes an outage in time, and nothing happens.
 async fn assert_held_lock_is_unavailable(url: &str, lock: &'static str) {
     let timeout = Duration::from_millis(300);
-    let options = StoreOptions { acquire_timeout: timeout, statement_timeout: timeout, max_connections: 2 };
+    let options = StoreOptions {
+        acquire_timeout: timeout,
+        statement_timeout: timeout,
+        max_connections: 2,
+        ..StoreOptions::default()
+    };
     let store = connect(url, &options).await.unwrap();
     store.unlock(sealer());
     let write = WriteSet { log_entries: vec![entry(Target::Keys)], ..issue_token(1) };
@@ -206,12 +214,14 @@ async fn postgres_connections_are_configured() {
             .execute(&mut connection)
             .await
             .unwrap();
-        let row = sqlx::query(*settings).bind("1234ms").fetch_one(&mut connection).await.unwrap();
+        let row =
+            sqlx::query(*settings).bind("1234ms").bind("force_custom_plan").fetch_one(&mut connection).await.unwrap();
         assert!(!row.get::<bool, _>("standby"));
         for (setting, want) in [
             ("synchronous_commit", after),
             ("statement_timeout", "1234ms"),
             ("jit", "off"),
+            ("plan_cache_mode", "force_custom_plan"),
             ("idle_in_transaction_session_timeout", "1234ms"),
         ] {
             let query = sqlx::query_scalar::<_, String>("SELECT current_setting($1)").bind(setting);
@@ -223,6 +233,49 @@ async fn postgres_connections_are_configured() {
     store.ping().await.unwrap();
     let named = sqlx::query("SELECT 1 FROM pg_stat_activity WHERE application_name = 'errand'");
     assert!(!named.fetch_all(&mut connection).await.unwrap().is_empty());
+}
+
+/// Every commit is durable by its own transaction, whatever has become of the session's settings.
+/// The trigger notes the setting at its first call in a transaction, and then switches durability
+/// off for the session.
+#[tokio::test]
+async fn postgres_commits_are_durable_in_any_session() {
+    let on = TestStore::postgres().await;
+    on.tamper("CREATE TABLE seen (place text, setting text, xact text UNIQUE)").await;
+    on.tamper(
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO seen VALUES (TG_TABLE_NAME, current_setting('synchronous_commit'), pg_current_xact_id()::text)
+                ON CONFLICT DO NOTHING;
+            PERFORM set_config('synchronous_commit', 'off', false);
+            RETURN NEW; END $$",
+    )
+    .await;
+    for table in ["tokens", "replicas", "status_shards", "write_probe"] {
+        let trigger = "BEFORE INSERT OR UPDATE ON";
+        on.tamper(&format!("CREATE TRIGGER note {trigger} {table} FOR EACH ROW EXECUTE FUNCTION note()")).await;
+    }
+    let store = on.open().await;
+    for n in 1..=3_u64 {
+        commit_one(&*store, issue_token(n.into())).await;
+        store.probe_write(n).await.unwrap();
+        store.allocate_status_block(status_index(1).shard).await.unwrap();
+        let replica = Replica {
+            id: ReplicaId(uuid(9)),
+            name: "a".into(),
+            version: "1".into(),
+            started_at: NOW,
+            file: None,
+            pending_restart: Vec::new(),
+        };
+        let beat =
+            Heartbeat { replica, number: n, applied: LogPosition::default(), lease: Duration::from_secs(2), at: NOW };
+        store.record_heartbeat(&beat, false).await.unwrap();
+    }
+    let mut connection = PgConnection::connect(on.url()).await.unwrap();
+    let seen = sqlx::query_as::<_, (String, String)>("SELECT DISTINCT place, setting FROM seen ORDER BY place");
+    let seen = seen.fetch_all(&mut connection).await.unwrap();
+    let want = ["replicas", "status_shards", "tokens", "write_probe"].map(|place| (place.to_owned(), "on".to_owned()));
+    assert_eq!(seen, want);
 }
 
 /// The defaults of the database do not change the isolation of transactions.
@@ -240,31 +293,64 @@ async fn postgres_defaults_are_overridden() {
     }
 }
 
+/// The lists; `_BY_…` may follow.
+const LISTS: [&str; 13] = [
+    "TASKS",
+    "OVERDUE_TASKS",
+    "TOKENS",
+    "AUDIT",
+    "GRANTS",
+    "LIVE_GRANTS",
+    "BREAK_GLASS_LIST",
+    "BREAK_GLASS_UNREVIEWED",
+    "BREAK_GLASS_REVIEWED",
+    "REVOCATIONS",
+    "LOG_AFTER",
+    "DELETE_EXPIRED_REPLAY_GUARDS",
+    "DELETE_EXPIRED_IDEMPOTENCY_KEYS",
+];
+
+fn is_list(name: &str) -> bool {
+    LISTS.iter().any(|list| name == *list || name.strip_prefix(list).is_some_and(|rest| rest.starts_with("_BY_")))
+}
+
+/// An index serves every list in its order, however long the table is. The statement is planned
+/// without its parameters, and without the methods that read a whole table or sort it.
+#[tokio::test]
+async fn postgres_list_queries_use_indexes() {
+    let on = TestStore::postgres().await;
+    let mut connection = PgConnection::connect(on.url()).await.unwrap();
+    for setting in ["enable_seqscan = off", "enable_bitmapscan = off", "plan_cache_mode = force_generic_plan"] {
+        connection.execute(sqlx::AssertSqlSafe(format!("SET {setting}"))).await.unwrap();
+    }
+    let mut seen = 0;
+    for (name, sql) in store::postgres::STATEMENTS.iter().filter(|(name, _)| is_list(name)) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PREPARE list_{name} AS {sql}")))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let parameters = (1..=20).filter(|n| sql.contains(&format!("${n}"))).max().unwrap_or_default();
+        let nulls = vec!["NULL"; parameters].join(", ");
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN (COSTS OFF) EXECUTE list_{name} ({nulls})"));
+        let plan = sqlx::raw_sql(explain).fetch_all(&mut connection).await.unwrap();
+        let plan = plan.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>();
+        let has = |node: &str| plan.iter().any(|line| line.trim_start_matches(['-', '>', ' ']).starts_with(node));
+        assert!(!has("Seq Scan"), "{name}:\n{}", plan.join("\n"));
+        let sorts = plan.iter().filter(|line| line.trim_start_matches(['-', '>', ' ']) == "Sort").count();
+        assert!(sorts == 0 && !has("Incremental Sort"), "{name}:\n{}", plan.join("\n"));
+        seen += 1;
+    }
+    assert!(seen >= 18, "{seen}");
+}
+
 /// An index serves every list in its order, however long the table is.
 #[tokio::test]
 async fn sqlite_list_queries_use_indexes() {
     let on = TestStore::sqlite().await;
     let mut connection = SqliteConnection::connect(on.url()).await.unwrap();
-    let lists = [
-        "TASKS",
-        "OVERDUE_TASKS",
-        "TOKENS",
-        "AUDIT",
-        "GRANTS",
-        "LIVE_GRANTS",
-        "BREAK_GLASS_LIST",
-        "BREAK_GLASS_UNREVIEWED",
-        "REVOCATIONS",
-        "LOG_AFTER",
-        "DELETE_EXPIRED_REPLAY_GUARDS",
-        "DELETE_EXPIRED_IDEMPOTENCY_KEYS",
-    ];
     let mut seen = 0;
     for (name, sql) in store::sqlite::STATEMENTS {
-        if !lists
-            .iter()
-            .any(|list| *name == *list || name.strip_prefix(list).is_some_and(|rest| rest.starts_with("_BY_")))
-        {
+        if !is_list(name) {
             continue;
         }
         let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));

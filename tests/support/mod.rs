@@ -4,27 +4,24 @@
 //! starts one), on which each test gets a database of its own, copied from a template that is
 //! migrated once.
 
+mod sealer;
+
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use errand::{
-    adapters::{
-        keyring::{Kek, KekSet, Keyring, generate_sealed_keys},
-        store::{Database, StoreOptions, connect},
-    },
-    domain::{sealed_key::KeyPurpose, time::Timestamp},
-    ports::StoredKeys,
-};
+use errand::adapters::store::{Database, StoreOptions, connect};
 use ring::digest::{SHA256, digest};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use url::Url;
+
+pub use sealer::sealer;
 
 /// A store that is removed on drop.
 pub struct TestStore {
@@ -33,15 +30,16 @@ pub struct TestStore {
 }
 
 enum Backend {
-    File { _folder: TempDir },
+    File { _folder: Option<TempDir> },
     Server { server: Url, database: String },
 }
 
 impl TestStore {
     /// Creates a migrated SQLite store.
     pub async fn sqlite() -> Self {
-        let store = Self::empty_sqlite().await;
-        store.open().await.migrate().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Self::sqlite_in(folder.path()).await;
+        store.backend = Backend::File { _folder: Some(folder) };
         store
     }
 
@@ -50,7 +48,15 @@ impl TestStore {
     pub async fn empty_sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("errand.db").display());
-        Self { url, backend: Backend::File { _folder: folder } }
+        Self { url, backend: Backend::File { _folder: Some(folder) } }
+    }
+
+    /// Creates a migrated SQLite store in a folder of the caller.
+    pub async fn sqlite_in(folder: &std::path::Path) -> Self {
+        let url = format!("sqlite://{}", folder.join("errand.db").display());
+        let store = Self { url, backend: Backend::File { _folder: None } };
+        store.open().await.migrate().await.unwrap();
+        store
     }
 
     /// Creates a migrated PostgreSQL store.
@@ -83,7 +89,13 @@ impl TestStore {
     pub async fn open(&self) -> Arc<dyn Database> {
         // Long timeouts, because tests share the machine.
         let timeout = Duration::from_mins(1);
-        let options = StoreOptions { max_connections: 4, acquire_timeout: timeout, statement_timeout: timeout };
+        let options = StoreOptions {
+            max_connections: 4,
+            list_connections: 4,
+            acquire_timeout: timeout,
+            statement_timeout: timeout,
+            list_timeout: timeout,
+        };
         let store = connect(&self.url, &options).await.unwrap();
         store.unlock(sealer());
         store
@@ -137,18 +149,6 @@ impl Drop for TestStore {
         // A leftover database is not worth hiding the failure of the test.
         let _ = dropping.join();
     }
-}
-
-/// Returns a sealer of audit records with keys of its own, the same for all stores of the process.
-pub fn sealer() -> Arc<Keyring> {
-    static SEALER: OnceLock<Arc<Keyring>> = OnceLock::new();
-    let create = || {
-        let keks = || KekSet::from(Kek::new(&[7; 32]).unwrap());
-        let sealed_keys = generate_sealed_keys(&keks(), &KeyPurpose::ALL, Timestamp::EPOCH).unwrap();
-        let stored = StoredKeys { version: 0, keys: Vec::new(), sealed_keys };
-        Arc::new(Keyring::open(keks(), &stored).unwrap())
-    };
-    Arc::clone(SEALER.get_or_init(create))
 }
 
 fn server() -> Url {

@@ -1,11 +1,12 @@
 //! The definition of a tool, as an MCP server lists it.
 
 use serde_json::{Map, Value, json};
+use thiserror::Error;
 
 use crate::{
     digest::ToolDigest,
     encoding::{jcs, strict_json},
-    id::ToolName,
+    id::{NameError, ToolName},
 };
 
 /// The largest description of a tool, in bytes.
@@ -14,6 +15,26 @@ pub const MAX_DESCRIPTION_BYTES: usize = 16 * 1024;
 pub const MAX_SCHEMA_BYTES: usize = 32 * 1024;
 /// The deepest nesting of an input schema.
 pub const MAX_SCHEMA_DEPTH: usize = 24;
+
+/// Why a listed tool can't be used. Names the member and the rule, never the value.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ToolDefinitionError {
+    /// The name is not allowed.
+    #[error("`name` is {0}")]
+    Name(#[from] NameError),
+    /// The description is too long.
+    #[error("`description` exceeds {MAX_DESCRIPTION_BYTES} bytes")]
+    LongDescription,
+    /// The input schema is too large.
+    #[error("`inputSchema` exceeds {MAX_SCHEMA_BYTES} bytes")]
+    LargeSchema,
+    /// The input schema is nested too deeply.
+    #[error("`inputSchema` is nested deeper than {MAX_SCHEMA_DEPTH} levels")]
+    DeepSchema,
+    /// A number has no canonical form.
+    #[error("`inputSchema` has no canonical JSON (RFC 8785)")]
+    NotCanonical,
+}
 
 /// A tool's name, description and input schema: the text that the model reads, and thus the text
 /// that an admin reviews.
@@ -25,24 +46,31 @@ pub struct ToolDefinition {
 }
 
 impl ToolDefinition {
-    /// Builds a definition from a server's listing. Returns `None` if the name is not a tool name
-    /// or a part exceeds its limit.
-    #[must_use]
-    pub fn new(name: &str, description: Option<&str>, input_schema: &Map<String, Value>) -> Option<Self> {
-        let name = name.parse::<ToolName>().ok()?;
+    /// Builds a definition from a server's listing, unless the name is not a tool name or a part
+    /// exceeds its limit.
+    pub fn new(
+        name: &str,
+        description: Option<&str>,
+        input_schema: &Map<String, Value>,
+    ) -> Result<Self, ToolDefinitionError> {
+        let name = name.parse::<ToolName>()?;
         if description.is_some_and(|text| text.len() > MAX_DESCRIPTION_BYTES) {
-            return None;
+            return Err(ToolDefinitionError::LongDescription);
         }
-        let schema = jcs::to_string(input_schema)?;
+        let schema = jcs::to_string(input_schema).ok_or(ToolDefinitionError::NotCanonical)?;
+        if schema.len() > MAX_SCHEMA_BYTES {
+            return Err(ToolDefinitionError::LargeSchema);
+        }
         // Parsing the canonical text measures the depth of what will be kept.
-        if schema.len() > MAX_SCHEMA_BYTES || strict_json::parse(schema.as_bytes(), MAX_SCHEMA_DEPTH).is_err() {
-            return None;
+        if strict_json::parse(schema.as_bytes(), MAX_SCHEMA_DEPTH).is_err() {
+            return Err(ToolDefinitionError::DeepSchema);
         }
         let mut whole = json!({ "name": name, "inputSchema": input_schema });
         if let (Some(whole), Some(text)) = (whole.as_object_mut(), description) {
             whole.insert("description".to_owned(), text.into());
         }
-        Some(Self { name, text: jcs::to_string(&whole)? })
+        let text = jcs::to_string(&whole).ok_or(ToolDefinitionError::NotCanonical)?;
+        Ok(Self { name, text })
     }
 
     /// Returns the tool's name.
@@ -83,7 +111,7 @@ mod tests {
         assert_eq!(definition.digest().as_str(), "sha-256:cpLvD4UJ-kIe-QfBfjH1n4Rf9nInWA80FYBtg-kUeEQ");
         // Order and spelling don't count; everything else does.
         let same = object(json!({"properties": {"a": {}, "b": {"maximum": 1, "type": "number"}}, "type": "object"}));
-        assert_eq!(ToolDefinition::new("read_file", Some("Read a file"), &same), Some(definition.clone()));
+        assert_eq!(ToolDefinition::new("read_file", Some("Read a file"), &same), Ok(definition.clone()));
         for (name, description, schema) in [
             ("read_files", Some("Read a file"), &schema),
             ("read_file", Some("Read a file "), &schema),
@@ -121,7 +149,7 @@ mod tests {
             ("a", None, nested(100), false),
         ] {
             let definition = ToolDefinition::new(name, description.as_deref(), &schema);
-            assert_eq!(definition.is_some(), ok, "{} {:?}", name.len(), description.map(|text| text.len()));
+            assert_eq!(definition.is_ok(), ok, "{} {:?}", name.len(), description.map(|text| text.len()));
         }
         let hostile = ToolDefinition::new("a", Some("\u{0}\u{1b}[2J\u{202e}"), &none).unwrap();
         assert_eq!(

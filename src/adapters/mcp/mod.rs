@@ -2,6 +2,7 @@
 //! the protocol; the transport (`transport.rs`) enforces the limits. Only the tools are read from a
 //! server's messages.
 
+mod listing;
 mod transport;
 
 use std::{
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use rmcp::{
     RoleClient,
     model::{ClientCapabilities, ClientConfig, Implementation, PaginatedRequestParams, ProtocolVersion},
-    service::{ClientLifecycleMode, RunningService, serve_client_with_lifecycle},
+    service::{ClientLifecycleMode, RunningService, ServiceError, serve_client_with_lifecycle},
     transport::streamable_http_client::{StreamableHttpClientTransport, StreamableHttpClientTransportConfig},
 };
 use tokio::time::timeout;
@@ -22,12 +23,8 @@ use url::Url;
 
 use crate::{
     adapters::fetch::{DestinationRules, FetchLimits, FetchOptions, Fetcher},
-    domain::{
-        id::ClientId,
-        registry::{client::Resource, tool::ToolDefinition},
-        secret::Secret,
-    },
-    ports::{McpServers, ToolListing, ToolListingError},
+    domain::{id::ClientId, registry::client::Resource, secret::Secret},
+    ports::{ListingProblem, McpServers, ToolListing, ToolListingError, UnusableTool},
 };
 use transport::GuardedTransport;
 
@@ -61,10 +58,14 @@ impl McpClient {
 
 #[async_trait]
 impl McpServers for McpClient {
-    async fn list_tools(&self, resource: &Resource) -> Result<ToolListing, ToolListingError> {
-        let url = Url::parse(resource.uri.as_str())
-            .map_err(|_| ToolListingError::DestinationRefused("the URI of the resource is not a URL".to_owned()))?;
-        let token = self.tokens.get(&resource.id).cloned();
+    fn has_token(&self, resource: &ClientId) -> bool {
+        self.tokens.contains_key(resource)
+    }
+
+    async fn list_tools(&self, resource: &Resource, token: Option<Secret>) -> Result<ToolListing, ToolListingError> {
+        let no_url = || ListingProblem::DestinationRefused("the URI of the resource is not a URL".to_owned());
+        let url = Url::parse(resource.uri.as_str()).map_err(|_| ToolListingError { call: None, problem: no_url() })?;
+        let token = self.tokens.get(&resource.id).cloned().or(token.map(Arc::new));
         let wire = GuardedTransport::new(
             Arc::clone(&self.fetcher),
             url,
@@ -81,7 +82,7 @@ impl McpServers for McpClient {
         match (wire.first_error(), listing) {
             (Some(error), _) => Err(error),
             (None, Ok(listing)) => listing,
-            (None, Err(_)) => Err(ToolListingError::NoResponse),
+            (None, Err(_)) => Err(wire.error(ListingProblem::NoResponse)),
         }
     }
 }
@@ -90,14 +91,14 @@ async fn fetch_tools(wire: &GuardedTransport) -> Result<ToolListing, ToolListing
     let session = match open_session(wire, ClientLifecycleMode::Initialize).await {
         Ok(session) => session,
         // The server may support only the newer protocol, which has no such handshake.
-        Err(ToolListingError::NotMcp) => {
+        Err(ToolListingError { problem: ListingProblem::NotMcp, .. }) => {
             wire.clear_error();
             let preferred_versions = vec![ProtocolVersion::V_2026_07_28];
             open_session(wire, ClientLifecycleMode::Discover { preferred_versions }).await?
         }
         Err(error) => return Err(error),
     };
-    let listing = list_all_pages(&session).await;
+    let listing = list_all_pages(wire, &session).await;
     // A server that does not close the session in time is ignored.
     let _: Result<_, tokio::time::error::Elapsed> = timeout(CLOSE_TIMEOUT, session.cancel()).await;
     listing
@@ -112,30 +113,31 @@ async fn open_session(wire: &GuardedTransport, mode: ClientLifecycleMode) -> Res
     let session =
         serve_client_with_lifecycle(ClientConfig::new(ClientCapabilities::default(), implementation), transport, mode)
             .await;
-    session.map_err(|_| wire.first_error().unwrap_or(ToolListingError::NotMcp))
+    session.map_err(|_| wire.first_error().unwrap_or_else(|| wire.error(ListingProblem::NotMcp)))
 }
 
-async fn list_all_pages(session: &Session) -> Result<ToolListing, ToolListingError> {
+async fn list_all_pages(wire: &GuardedTransport, session: &Session) -> Result<ToolListing, ToolListingError> {
     let mut listing = ToolListing::default();
     let mut cursors = HashSet::new();
     let mut cursor = None;
     for _ in 0..MAX_PAGES {
         let params = PaginatedRequestParams::default().with_cursor(cursor.take());
-        let page = session.list_tools(Some(params)).await.map_err(|_| ToolListingError::NotMcp)?;
-        for tool in &page.tools {
-            match ToolDefinition::new(&tool.name, tool.description.as_deref(), &tool.input_schema) {
-                Some(definition) => listing.tools.push(definition),
-                None => listing.unusable_count += 1,
-            }
-        }
-        if listing.tools.len() + listing.unusable_count > MAX_TOOLS {
-            return Err(ToolListingError::LimitExceeded("more than 512 tools"));
+        let page = session.list_tools(Some(params)).await.map_err(|error| match error {
+            ServiceError::McpError(error) => wire.error(ListingProblem::Rpc(error.code.0.into())),
+            _ => wire.error(ListingProblem::NotMcp),
+        })?;
+        let (tools, before) = (wire.take_page(), listing.tools.len() + listing.unusable.len());
+        listing.tools.extend(tools.usable);
+        let in_listing = |tool: UnusableTool| UnusableTool { position: before + tool.position, ..tool };
+        listing.unusable.extend(tools.unusable.into_iter().map(in_listing));
+        if listing.tools.len() + listing.unusable.len() > MAX_TOOLS {
+            return Err(wire.error(ListingProblem::LimitExceeded("more than 512 tools")));
         }
         match page.next_cursor {
             None => return Ok(listing),
             Some(next) if cursors.insert(next.clone()) => cursor = Some(next),
-            Some(_) => return Err(ToolListingError::LimitExceeded("the pages form a cycle")),
+            Some(_) => return Err(wire.error(ListingProblem::LimitExceeded("the pages form a cycle"))),
         }
     }
-    Err(ToolListingError::LimitExceeded("more than 64 pages of tools"))
+    Err(wire.error(ListingProblem::LimitExceeded("more than 64 pages of tools")))
 }

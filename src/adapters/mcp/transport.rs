@@ -2,6 +2,7 @@
 //! servers, and responses are parsed strictly and up to a limit, in every form.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use std::{
 use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use rmcp::{
-    model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
+    model::{ClientJsonRpcMessage, ClientRequest, ServerJsonRpcMessage},
     transport::streamable_http_client::{
         SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse,
     },
@@ -21,20 +22,25 @@ use serde_json::Value;
 use sse_stream::Sse;
 use url::Url;
 
+use super::listing::{ListedTools, take_tools};
 use crate::{
     adapters::fetch::{
         DestinationRules, FetchError, FetchResponse, Fetcher, Method,
         header::{HeaderName, HeaderValue},
     },
     domain::{encoding::strict_json, secret::Secret},
-    ports::ToolListingError,
+    ports::{ListingProblem, ToolListingError},
 };
 
 /// The maximum nesting depth of a message, above that of a stored schema. A schema that is too deep
 /// loses its tool, and a message that is too deep is rejected.
-const MAX_JSON_DEPTH: usize = 64;
+pub(super) const MAX_JSON_DEPTH: usize = 64;
 /// The maximum length of a session id.
 const MAX_SESSION_ID_LEN: usize = 256;
+/// The length to which the address of a redirect is cut.
+const MAX_LOCATION_LEN: usize = 300;
+/// The call that lists the tools.
+const LIST_TOOLS: &str = "tools/list";
 
 type TransportError = StreamableHttpError<ToolListingError>;
 
@@ -49,8 +55,12 @@ struct Connection {
     token: Option<Arc<Secret>>,
     /// The number of bytes that may still be read, over all responses.
     remaining_bytes: AtomicUsize,
+    /// The call that was sent last.
+    call: Mutex<Option<&'static str>>,
     /// The first error.
     first_error: Mutex<Option<ToolListingError>>,
+    /// The tools of the last page.
+    tools: Mutex<ListedTools>,
 }
 
 impl GuardedTransport {
@@ -62,7 +72,8 @@ impl GuardedTransport {
         max_bytes: usize,
     ) -> Self {
         let (remaining_bytes, first_error) = (AtomicUsize::new(max_bytes), Mutex::default());
-        Self(Arc::new(Connection { fetcher, url, rules, token, remaining_bytes, first_error }))
+        let (call, tools) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Connection { fetcher, url, rules, token, remaining_bytes, call, first_error, tools }))
     }
 
     pub(super) fn uri(&self) -> &str {
@@ -78,7 +89,18 @@ impl GuardedTransport {
         *self.0.first_error.lock() = None;
     }
 
-    fn record_error(&self, error: ToolListingError) -> TransportError {
+    /// Returns the tools of the page that was read last.
+    pub(super) fn take_page(&self) -> ListedTools {
+        std::mem::take(&mut *self.0.tools.lock())
+    }
+
+    /// Returns the error of a problem in the call that was sent last.
+    pub(super) fn error(&self, problem: ListingProblem) -> ToolListingError {
+        ToolListingError { call: *self.0.call.lock(), problem }
+    }
+
+    fn record_error(&self, problem: ListingProblem) -> TransportError {
+        let error = self.error(problem);
         self.0.first_error.lock().get_or_insert(error.clone());
         TransportError::Client(error)
     }
@@ -92,10 +114,8 @@ impl GuardedTransport {
     ) -> Result<FetchResponse, TransportError> {
         let mut headers = headers;
         let mut put = |name: &'static str, value: Option<&str>| {
-            let value = value
-                .map(HeaderValue::from_str)
-                .transpose()
-                .map_err(|_| self.record_error(ToolListingError::NotMcp))?;
+            let value =
+                value.map(HeaderValue::from_str).transpose().map_err(|_| self.record_error(ListingProblem::NotMcp))?;
             headers.extend(value.map(|value| (HeaderName::from_static(name), value)));
             Ok::<_, TransportError>(())
         };
@@ -105,18 +125,39 @@ impl GuardedTransport {
         let bearer = self.0.token.as_ref().map(|token| format!("Bearer {}", token.expose()));
         put("authorization", bearer.as_deref())?;
         let sent = self.0.fetcher.send(method, &self.0.url, &self.0.rules, headers, body).await;
-        sent.map_err(|error| self.record_error(listing_error(error)))
+        sent.map_err(|error| self.record_error(listing_problem(error)))
     }
 
     /// Returns the next chunk of a response and counts its bytes.
     async fn next_chunk(&self, response: &mut FetchResponse) -> Result<Option<Vec<u8>>, TransportError> {
-        let chunk = response.next_chunk().await.map_err(|error| self.record_error(listing_error(error)))?;
+        let chunk = response.next_chunk().await.map_err(|error| self.record_error(listing_problem(error)))?;
         let Some(chunk) = chunk else { return Ok(None) };
         let take = |left: usize| left.checked_sub(chunk.len());
         if self.0.remaining_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
-            return Err(self.record_error(ToolListingError::LimitExceeded("the responses are too large")));
+            return Err(self.record_error(ListingProblem::LimitExceeded("the responses are too large")));
         }
         Ok(Some(chunk))
+    }
+
+    /// Parses a message. The tools of a page are taken out before, each by itself, so that one of
+    /// them can't make the message invalid.
+    fn parse_message(&self, body: &[u8]) -> Option<ServerJsonRpcMessage> {
+        let page = (*self.0.call.lock() == Some(LIST_TOOLS)).then(|| take_tools(std::str::from_utf8(body).ok()?));
+        let (tools, rest) = match page.flatten() {
+            Some((tools, rest)) => (Some(tools), Cow::Owned(rest.into_bytes())),
+            None => (None, Cow::Borrowed(body)),
+        };
+        let value: Value = strict_json::parse(&rest, MAX_JSON_DEPTH).ok()?;
+        let message = serde_json::from_value(value).ok()?;
+        *self.0.tools.lock() = tools.unwrap_or_default();
+        Some(message)
+    }
+
+    /// Returns the message of an event if it is the reply. Other messages that a server sends
+    /// before are ignored.
+    fn parse_reply(&self, event: &str) -> Option<ServerJsonRpcMessage> {
+        let message = self.parse_message(event.as_bytes())?;
+        matches!(message, ServerJsonRpcMessage::Response(_) | ServerJsonRpcMessage::Error(_)).then_some(message)
     }
 
     async fn read_message(&self, response: &mut FetchResponse) -> Result<ServerJsonRpcMessage, TransportError> {
@@ -127,40 +168,49 @@ impl GuardedTransport {
                 while let Some(chunk) = self.next_chunk(response).await? {
                     body.extend(chunk);
                 }
-                parse_message(&body).ok_or_else(|| self.record_error(ToolListingError::NotMcp))
+                self.parse_message(&body).ok_or_else(|| self.record_error(ListingProblem::NotMcp))
             }
             Some("text/event-stream") => {
                 let mut events = SseDecoder::default();
                 while let Some(chunk) = self.next_chunk(response).await? {
-                    if let Some(message) = events.push(&chunk).iter().find_map(|event| parse_reply(event)) {
+                    if let Some(message) = events.push(&chunk).iter().find_map(|event| self.parse_reply(event)) {
                         return Ok(message);
                     }
                 }
-                Err(self.record_error(ToolListingError::NotMcp))
+                Err(self.record_error(ListingProblem::NotMcp))
             }
-            _ => Err(self.record_error(ToolListingError::NotMcp)),
+            _ => Err(self.record_error(ListingProblem::NotMcp)),
         }
     }
 }
 
-/// Converts a fetch error, keeping only what may be disclosed.
-fn listing_error(error: FetchError) -> ToolListingError {
-    match error.into_refusal() {
-        Some(refusal) => ToolListingError::DestinationRefused(refusal),
-        None => ToolListingError::NoResponse,
+/// Returns the address of a redirect without parameters, which may contain secrets. A URL consists
+/// of ASCII.
+fn shorten(location: &Url) -> String {
+    let mut shown = location.clone();
+    shown.set_query(None);
+    shown.set_fragment(None);
+    // Removing the credentials can't fail where there can be any.
+    let _: (Result<(), ()>, Result<(), ()>) = (shown.set_username(""), shown.set_password(None));
+    shown.as_str().chars().take(MAX_LOCATION_LEN).collect()
+}
+
+/// Returns the name of a call of the protocol.
+fn name_of(request: &ClientRequest) -> &'static str {
+    match request {
+        ClientRequest::InitializeRequest(_) => "initialize",
+        ClientRequest::DiscoverRequest(_) => "server/discover",
+        ClientRequest::ListToolsRequest(_) => LIST_TOOLS,
+        _ => "another request",
     }
 }
 
-fn parse_message(body: &[u8]) -> Option<ServerJsonRpcMessage> {
-    let value: Value = strict_json::parse(body, MAX_JSON_DEPTH).ok()?;
-    serde_json::from_value(value).ok()
-}
-
-/// Returns the message of an event if it is the reply. Other messages that a server sends before
-/// are ignored.
-fn parse_reply(event: &str) -> Option<ServerJsonRpcMessage> {
-    let message = parse_message(event.as_bytes())?;
-    matches!(message, ServerJsonRpcMessage::Response(_) | ServerJsonRpcMessage::Error(_)).then_some(message)
+/// Converts a fetch error, keeping only what may be disclosed.
+fn listing_problem(error: FetchError) -> ListingProblem {
+    match error.into_refusal() {
+        Some(refusal) => ListingProblem::DestinationRefused(refusal),
+        None => ListingProblem::NoResponse,
+    }
 }
 
 /// A decoder for the `data` of server-sent events.
@@ -207,27 +257,35 @@ impl StreamableHttpClient for GuardedTransport {
         headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<StreamableHttpPostResponse, TransportError> {
         let is_request = matches!(message, ClientJsonRpcMessage::Request(_));
-        let body = serde_json::to_vec(&message).map_err(|_| self.record_error(ToolListingError::NotMcp))?;
+        if let ClientJsonRpcMessage::Request(request) = &message {
+            *self.0.call.lock() = Some(name_of(&request.request));
+        }
+        let body = serde_json::to_vec(&message).map_err(|_| self.record_error(ListingProblem::NotMcp))?;
         let mut response = self.send(Method::POST, session.as_deref(), headers, body).await?;
         let session =
             response.header("mcp-session-id").filter(|name| name.len() <= MAX_SESSION_ID_LEN).map(str::to_owned);
         match response.status() {
             200..=299 if !is_request => Ok(StreamableHttpPostResponse::Accepted),
             200 => Ok(StreamableHttpPostResponse::Json(self.read_message(&mut response).await?, session)),
-            status @ (401 | 403) => Err(self.record_error(ToolListingError::Unauthorized(status))),
+            status @ (401 | 403) => Err(self.record_error(ListingProblem::Unauthorized(status))),
+            status @ 300..=399 => {
+                let location = response.header("location").and_then(|location| self.0.url.join(location).ok());
+                let location = location.map(|location| shorten(&location));
+                Err(self.record_error(ListingProblem::Redirect { status, location }))
+            }
             // A rejection may be a message of the protocol.
             status @ 400..=599 => match self.read_message(&mut response).await {
                 Ok(rejection @ ServerJsonRpcMessage::Error(_)) => {
                     self.clear_error();
                     Ok(StreamableHttpPostResponse::Json(rejection, None))
                 }
-                _ if status == 400 => Err(self.record_error(ToolListingError::NotMcp)),
+                _ if status == 400 => Err(self.record_error(ListingProblem::NotMcp)),
                 _ => {
                     self.clear_error();
-                    Err(self.record_error(ToolListingError::UnexpectedStatus(status)))
+                    Err(self.record_error(ListingProblem::UnexpectedStatus(status)))
                 }
             },
-            status => Err(self.record_error(ToolListingError::UnexpectedStatus(status))),
+            status => Err(self.record_error(ListingProblem::UnexpectedStatus(status))),
         }
     }
 

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     adapters::store::rows::{
-        IdempotencyRow, LogRow, ReplayGuardRow, TaskRow, TaskVersionRow, TokenRow, VersionRow, digest_of, to_i64,
+        IdempotencyRow, LogRow, ReplayGuardRow, TaskResourceRow, TaskRow, TaskVersionRow, TokenRow, VersionRow,
+        digest_of, to_i64,
     },
     domain::{
         audit::Record,
@@ -280,6 +281,11 @@ impl<'a> BatchPlan<'a> {
     /// Returns the tasks to insert.
     pub(crate) fn task_rows(&self) -> Result<Vec<TaskRow>, Outage> {
         self.accepted_writes().filter_map(|write| write.task.as_ref()).map(TaskRow::new).collect()
+    }
+
+    /// Returns the resources of the tasks to insert.
+    pub(crate) fn task_resource_rows(&self) -> Vec<TaskResourceRow> {
+        self.accepted_writes().filter_map(|write| write.task.as_ref()).flat_map(TaskResourceRow::for_task).collect()
     }
 
     /// Returns the token records to insert.

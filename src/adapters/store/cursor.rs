@@ -20,6 +20,15 @@ pub(crate) fn parse_cursor<T: DeserializeOwned>(page: &PageRequest) -> Result<Op
     page.cursor.as_ref().map(|text| parse(text).ok_or(ListError::InvalidCursor)).transpose()
 }
 
+/// Returns the position after which a newest-first list begins: the cursor, or the first position
+/// at the end of the time range, whichever is further down the list.
+pub(crate) fn start_before<P: Ord>(cursor: P, before: Option<P>) -> P {
+    match before {
+        Some(before) => cursor.min(before),
+        None => cursor,
+    }
+}
+
 /// The size in bytes at which a page of caller-supplied content ends, with the item that reaches
 /// it.
 pub(crate) const MAX_PAGE_BYTES: usize = 4 << 20;

@@ -3,6 +3,7 @@
 
 mod batch;
 mod cursor;
+mod lane;
 mod log_scan;
 mod record_sealer;
 mod rows;
@@ -24,17 +25,27 @@ use sqlite::SqliteStore;
 /// Connection settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// The maximum number of concurrent connections.
+    /// The maximum number of connections for exchanges and lookups.
     pub max_connections: u32,
+    /// The maximum number of connections for lists and searches.
+    pub list_connections: u32,
     /// The time to wait for a connection before the call is an outage.
     pub acquire_timeout: Duration,
     /// The time that a statement may take, including its wait for locks.
     pub statement_timeout: Duration,
+    /// The time that a statement of a list or a search may take.
+    pub list_timeout: Duration,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { max_connections: 10, acquire_timeout: Duration::from_secs(3), statement_timeout: Duration::from_secs(5) }
+        Self {
+            max_connections: 10,
+            list_connections: 4,
+            acquire_timeout: Duration::from_secs(3),
+            statement_timeout: Duration::from_secs(5),
+            list_timeout: Duration::from_secs(5),
+        }
     }
 }
 
@@ -67,6 +78,13 @@ pub trait Database: Store {
     /// Provides the sealer of audit records, whose keys are in the store itself. Before this, no
     /// audit record can be written.
     fn unlock(&self, sealer: Arc<dyn RecordSealer>);
+
+    /// Checks that the server of the database can be used, whatever the schema: its version, and
+    /// that it is a primary whose connections keep their sessions.
+    async fn verify_server(&self) -> Result<(), Outage>;
+
+    /// Returns the same store on connections that no request of a client can occupy.
+    fn reserved(&self) -> Arc<dyn Store>;
 }
 
 /// Connects to the store that a URL names. PostgreSQL need not be up yet;

@@ -4,9 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use crate::ports::{Outage, RecordSealer};
 
-/// The sealer, once it is known. Until then its use is an outage.
-#[derive(Default)]
-pub(crate) struct SealerCell(OnceLock<Arc<dyn RecordSealer>>);
+/// The sealer, once it is known. Until then its use is an outage. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct SealerCell(Arc<OnceLock<Arc<dyn RecordSealer>>>);
 
 impl SealerCell {
     /// Sets the sealer. Only the first call has an effect.

@@ -88,7 +88,9 @@ impl Service {
         max_wait: Option<Duration>,
     ) -> Result<Option<Replay<R>>, Error> {
         let Some(IdempotentRequest { caller, key, .. }) = &request.request else { return Ok(None) };
-        let (response, seq) = match self.store().find_idempotent_response(caller, key).await? {
+        // What an admin repeats may be a revocation.
+        let store = if caller.starts_with("admin:") { self.reserved_store() } else { self.store() };
+        let (response, seq) = match store.find_idempotent_response(caller, key).await? {
             None => return Ok(None),
             Some(WriteOutcome::AlreadyApplied { fingerprint, response, seq }) => {
                 (request.parse_response(&fingerprint, &response)?, seq)

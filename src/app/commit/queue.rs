@@ -12,12 +12,15 @@ use std::{
     iter::repeat_n,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use crate::{
     app::{commit::timeout::with_store_timeout, nanos::saturating_nanos, shared_outage::unshare},
@@ -27,6 +30,9 @@ use crate::{
 
 /// The duration of a commit above which this replica reports that it is not ready.
 const STALL_THRESHOLD: Duration = Duration::from_secs(5);
+
+/// The interval at which a store that failed the last commit is probed while nothing is queued.
+const WRITE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The sizes of the queues in front of the store.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +61,8 @@ pub(in crate::app) struct CommitQueue {
     /// The start of the commit in flight, in nanoseconds of the monotonic clock; 0 if there is
     /// none.
     commit_started: Arc<AtomicU64>,
+    /// Whether the last commit or the last probe after it failed.
+    is_failing: Arc<AtomicBool>,
 }
 
 /// One lane: a bounded queue.
@@ -102,6 +110,7 @@ impl CommitQueue {
         let (audit, audit_commands) = Lane::new(audit);
         let (dropped, commit_started) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let lanes = Lanes { reserved: reserved_commands, standard: standard_commands, audit: audit_commands };
+        let is_failing = Arc::<AtomicBool>::default();
         let committer = Committer {
             store,
             clock: Arc::clone(&clock),
@@ -109,11 +118,12 @@ impl CommitQueue {
             is_obsolete,
             dropped: Arc::clone(&dropped),
             commit_started: Arc::clone(&commit_started),
+            is_failing: Arc::clone(&is_failing),
         };
         if let Err(outage) = threads.spawn("commit-queue", Box::pin(committer.run(lanes, max_batch.max(1)))) {
             tracing::error!(error = %ErrorChain(&outage), "can't start the writer thread; every write will fail");
         }
-        Self { reserved, standard, audit, dropped, clock, commit_started }
+        Self { reserved, standard, audit, dropped, clock, commit_started, is_failing }
     }
 
     /// Returns whether the commit in flight has taken longer than [`STALL_THRESHOLD`].
@@ -121,6 +131,12 @@ impl CommitQueue {
         let started = self.commit_started.load(Ordering::Relaxed);
         let now = saturating_nanos(self.clock.monotonic());
         started > 0 && now.saturating_sub(started) > saturating_nanos(STALL_THRESHOLD)
+    }
+
+    /// Returns whether writes fail. A store that fails a commit counts as failing until a later
+    /// commit succeeds, or a probe if nothing is queued.
+    pub(in crate::app) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
     }
 
     /// Commits a write. A full lane is an outage (back-pressure): the write is rejected before it
@@ -239,11 +255,12 @@ struct Committer {
     is_obsolete: IsObsolete,
     dropped: Arc<AtomicU64>,
     commit_started: Arc<AtomicU64>,
+    is_failing: Arc<AtomicBool>,
 }
 
 impl Committer {
     async fn run(self, mut lanes: Lanes, max_batch: usize) {
-        while let Some(Received { reserved, others }) = lanes.receive(max_batch).await {
+        while let Some(Received { reserved, others }) = self.receive(&mut lanes, max_batch).await {
             let (mut urgent, mut independent, mut contending) = (Vec::new(), Vec::new(), Vec::new());
             let mut flushes = Vec::new();
             for command in reserved {
@@ -291,12 +308,41 @@ impl Committer {
         }
     }
 
+    /// Waits for the commands of the next batch. Probes a failing store meanwhile: a replica that
+    /// reports that it is not ready may receive no writes that would find out.
+    async fn receive(&self, lanes: &mut Lanes, max_batch: usize) -> Option<Received> {
+        for number in 1.. {
+            if !self.is_failing.load(Ordering::Relaxed) {
+                break;
+            }
+            match timeout(WRITE_PROBE_INTERVAL, lanes.receive(max_batch)).await {
+                Ok(received) => return received,
+                Err(_) => {
+                    let probe = with_store_timeout("probe a write", self.store.probe_write(number)).await;
+                    self.record_health(probe.is_ok());
+                }
+            }
+        }
+        lanes.receive(max_batch).await
+    }
+
+    fn record_health(&self, is_healthy: bool) {
+        if self.is_failing.swap(!is_healthy, Ordering::Relaxed) && is_healthy {
+            tracing::info!("the store accepts writes again");
+        }
+    }
+
     /// Commits a part of a batch, with a timeout: on a silent connection every later write would
     /// wait as well.
     async fn commit(&self, part: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
         self.commit_started.store(saturating_nanos(self.clock.monotonic()).max(1), Ordering::Relaxed);
         let result = with_store_timeout("commit", self.store.commit(self.writer, part)).await;
         self.commit_started.store(0, Ordering::Relaxed);
+        match &result {
+            Ok(_) => self.record_health(true),
+            Err(CommitError::Outage(_)) => self.record_health(false),
+            Err(CommitError::RolledBack(_)) => {}
+        }
         result
     }
 }
@@ -461,6 +507,10 @@ mod tests {
 
         async fn find_idempotent_response(&self, _: &str, _: &str) -> Result<Option<WriteOutcome>, Outage> {
             Ok(None)
+        }
+
+        async fn probe_write(&self, _: u64) -> Result<(), Outage> {
+            Ok(())
         }
     }
 

@@ -24,7 +24,7 @@ use crate::{
         audit::Outcome,
         jose::jws::CompactJws,
         registry::{
-            Reduction,
+            Reduction, Registry,
             client::{Client, Resource},
             parties_are_active,
         },
@@ -108,7 +108,7 @@ impl Service {
         let revocation_keys = claims.revocation_keys();
         let is_access = kind == TokenKind::Access;
         let is_valid = is_active_for(&claims, &revocation_keys, resource, snapshot, cx)
-            & parties_are_active(&snapshot.registry, &claims, &revocation_keys);
+            & has_active_parties(&snapshot.registry, &claims, &revocation_keys);
         let reduction = reduce_to_valid(snapshot, &claims, &revocation_keys, resource);
         let has_authority = match &reduction {
             Reduction::Unchanged => true,
@@ -150,6 +150,14 @@ fn is_active_for(
     is_for_resource & is_unexpired & is_live
 }
 
+/// Whether all parties of a token are active. The token with which this server lists tools has no
+/// party but the resource.
+fn has_active_parties(registry: &Registry, claims: &TaskTokenClaims, keys: &RevocationKeys) -> bool {
+    let is_active = |uri| registry.resource_at(uri).is_some_and(|resource| !resource.disabled);
+    let is_own_listing = claims.is_for_catalogue() && keys.resources.iter().all(is_active);
+    parties_are_active(registry, claims, keys) | is_own_listing
+}
+
 /// Reduces claims to what is valid now. Removes tools that are no longer offered, or not with the
 /// accepted definition, tools that the log ended, and scopes that cover more now than the token was
 /// issued for.
@@ -183,7 +191,7 @@ fn passes_registry(token: &CachedToken<TaskTokenClaims>, resource: &Resource, sn
         return true;
     }
     let CachedToken { claims, revocation_keys, .. } = token;
-    let is_valid = parties_are_active(&snapshot.registry, claims, revocation_keys)
+    let is_valid = has_active_parties(&snapshot.registry, claims, revocation_keys)
         && matches!(reduce_to_valid(snapshot, claims, revocation_keys, resource), Reduction::Unchanged);
     if is_valid {
         token.mark_valid_for(snapshot.registry_generation);

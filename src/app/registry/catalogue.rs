@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     app::{
-        ConflictError, Error, RequestContext, Service,
+        ConflictError, Error, LogicError, RequestContext, Service,
         commit::{
             idempotency::{Idempotent, NoResponse, Replay},
             retry::{Completion, Decision},
@@ -18,16 +18,21 @@ use crate::{
     },
     domain::{
         audit::{Event, Outcome, Record},
-        id::ClientId,
+        id::{ClientId, TaskId, TokenId},
         registry::{
             Entry, ObjectKind, Registry, RegistryObject, Source,
             client::{Resource, Tool},
             tool::{Acceptance, RefreshMode, ToolDiff, ToolRecord, accept_definitions, assess_tools, diff_listing},
         },
+        secret::Secret,
         time::Lifetime,
+        token::{TaskTokenClaims, TokenKind},
         uri::ResourceUri,
     },
-    ports::{Precondition, StateChange, ToolListing, WriteSet},
+    ports::{
+        Outage, Precondition, StateChange, TokenRecord, ToolListing, ToolListingError, UnusableTool, WriteOutcome,
+        WriteSet,
+    },
 };
 
 /// The tool catalogue of a resource.
@@ -37,8 +42,8 @@ pub struct Catalogue {
     pub resource: Resource,
     /// Its tools, and other tools that its server lists.
     pub tools: Vec<ToolDiff>,
-    /// How many listed tools are not usable. `None` if the server was not queried.
-    pub unusable: Option<usize>,
+    /// The listed tools that are not usable. `None` if the server was not queried.
+    pub unusable: Option<Vec<UnusableTool>>,
 }
 
 impl Catalogue {
@@ -85,7 +90,7 @@ impl Service {
             ImportMode::DryRun => "diff",
         };
         let record = audit_record(by, resource, json!(operation), cx);
-        let listing = match self.inner.ports.mcp_servers.list_tools(resource).await {
+        let listing = match self.list_server_tools(resource, cx).await? {
             Ok(listing) => listing,
             Err(error) => {
                 let reason = Some(error.to_string());
@@ -97,7 +102,7 @@ impl Service {
             let records = self.store().list_tools(&resource.id).await?;
             let tools = diff_listing(resource, &records, &listing.tools, RefreshMode::Import(by), cx.now);
             self.inner.writer.enqueue_audit(record);
-            return Ok(Catalogue { tools, unusable: Some(listing.unusable_count), resource: resource.clone() });
+            return Ok(Catalogue { tools, unusable: Some(listing.unusable.clone()), resource: resource.clone() });
         }
         self.store_findings(resource, &listing, RefreshMode::Import(by), record, cx).await
     }
@@ -116,7 +121,7 @@ impl Service {
     pub async fn refresh_catalogue(&self, id: &ClientId, cx: &RequestContext) -> Result<bool, Error> {
         let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let resource = snapshot.registry.resource(id).ok_or(ConflictError::NotFound("resource"))?;
-        let listing = self.inner.ports.mcp_servers.list_tools(resource).await?;
+        let listing = self.list_server_tools(resource, cx).await??;
         let record = audit_record(REFRESH_ACTOR, resource, json!(REFRESH_ACTOR), cx);
         let catalogue = self.store_findings(resource, &listing, RefreshMode::Refresh, record, cx).await?;
         Ok(catalogue.tools.iter().any(|diff| diff.has_changed))
@@ -167,6 +172,73 @@ impl Service {
         .await
     }
 
+    /// Lists the tools of a resource's server. A server that requires a token, for which the
+    /// operator configured none, gets one of this server that allows listing only.
+    async fn list_server_tools(
+        &self,
+        resource: &Resource,
+        cx: &RequestContext,
+    ) -> Result<Result<ToolListing, ToolListingError>, Error> {
+        let servers = &self.inner.ports.mcp_servers;
+        match servers.list_tools(resource, None).await {
+            Err(error) if error.is_unauthorized() && !servers.has_token(&resource.id) => {
+                let token = self.issue_catalogue_token(resource, cx).await?;
+                Ok(servers.list_tools(resource, Some(token)).await)
+            }
+            listing => Ok(listing),
+        }
+    }
+
+    /// Issues a token for listing the tools of a resource. Its record is durable before it leaves.
+    async fn issue_catalogue_token(&self, resource: &Resource, cx: &RequestContext) -> Result<Secret, Error> {
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
+        let entropy = &self.inner.ports.entropy;
+        let ids = (TokenId::new(entropy.new_uuid()), TaskId::new(entropy.new_uuid()));
+        let claims = TaskTokenClaims::for_catalogue(&self.settings().issuer, &resource.uri, ids, snapshot.seq, cx.now)
+            .map_err(Outage::during("name the client of the catalogue"))?;
+        let payload = serde_json::to_vec(&claims).map_err(Outage::during("write the claims"))?;
+        let algorithm = self.select_signing_algorithm(resource.signing_algorithm, cx);
+        let token = self.inner.ports.signer.sign(algorithm, TokenKind::Access.typ(), &payload, cx.now)?;
+        let record = Record {
+            client: Some(claims.client_id.clone()),
+            token: Some(claims.jti),
+            resource: Some(claims.aud.clone()),
+            granted: Some(json!({
+                "kind": TokenKind::Access,
+                "authorization_details": claims.authorization_details,
+                "expires": claims.exp,
+            })),
+            request_id: Some(cx.request_id.clone()),
+            ..Record::new(cx.now, Event::TokenIssue, Outcome::Done)
+        };
+        let write = WriteSet {
+            audit_records: vec![record],
+            token: Some(TokenRecord {
+                id: claims.jti,
+                kind: TokenKind::Access,
+                task: None,
+                grant: None,
+                break_glass: false,
+                requester: None,
+                client: claims.client_id.clone(),
+                agents: Vec::new(),
+                audience: claims.aud,
+                lineage: Vec::new(),
+                authority: claims.authorization_details,
+                issued: cx.now,
+                expires: claims.exp,
+                rev: claims.rev,
+                status_index: None,
+                evidence: None,
+            }),
+            ..WriteSet::default()
+        };
+        match self.inner.writer.commit(write).await? {
+            WriteOutcome::Committed { .. } => Ok(Secret::new(token)),
+            _ => Err(LogicError::ImpossibleOutcome("not committed").into()),
+        }
+    }
+
     /// Stores the difference between a listing and the catalogue.
     async fn store_findings(
         &self,
@@ -194,7 +266,7 @@ impl Service {
             });
             let summary = Value::Array(summary.collect());
             let changes = changed.map(change).collect();
-            let catalogue = Catalogue { tools, unusable: Some(listing.unusable_count), resource: resource.clone() };
+            let catalogue = Catalogue { tools, unusable: Some(listing.unusable.clone()), resource: resource.clone() };
             Ok((changes, catalogue, summary))
         })
         .await

@@ -200,6 +200,11 @@ impl PropagatingWriter {
         self.queue.is_stalled()
     }
 
+    /// See [`CommitQueue::is_failing`].
+    pub(in crate::app) fn is_failing(&self) -> bool {
+        self.queue.is_failing()
+    }
+
     /// See [`CommitQueue::dropped_audit_records`].
     pub(in crate::app) fn dropped_audit_records(&self) -> u64 {
         self.queue.dropped_audit_records()

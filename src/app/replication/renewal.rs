@@ -12,7 +12,13 @@
 //! The log is compared with what was applied here: a log that lost commits meanwhile is a different
 //! log, and the renewal does not extend the lease.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::RwLock;
 use tokio::{
@@ -60,6 +66,8 @@ pub(in crate::app) struct LeaseRenewal {
     follower: Arc<Follower>,
     lease: Arc<Lease>,
     peers: Arc<Peers>,
+    /// Whether the last heartbeat failed.
+    is_failing: AtomicBool,
     /// Locked during a heartbeat.
     state: Mutex<RenewalState>,
     /// Incremented when the log may have entries to apply, or this replica may have some to
@@ -121,6 +129,7 @@ impl LeaseRenewal {
             follower,
             lease,
             peers,
+            is_failing: AtomicBool::new(false),
             state: Mutex::default(),
             log_changed: watch::Sender::default(),
             acks_changed: watch::Sender::default(),
@@ -135,6 +144,11 @@ impl LeaseRenewal {
     pub(in crate::app) fn describe_file(&self, file: FileVersion, pending_restart: Vec<String>) {
         let mut description = self.description.write();
         (description.file, description.pending_restart) = (Some(file), pending_restart);
+    }
+
+    /// Returns whether the last heartbeat failed.
+    pub(in crate::app) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
     }
 
     /// Requests a heartbeat that acknowledges what has been applied.
@@ -192,7 +206,6 @@ impl LeaseRenewal {
         let mut log_changed = self.log_changed.subscribe();
         let mut ticks = interval(self.settings.heartbeat_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_healthy = true;
         loop {
             let trigger = tokio::select! {
                 _ = ticks.tick() => RenewalTrigger::Tick,
@@ -203,16 +216,14 @@ impl LeaseRenewal {
             match result.unwrap_or_else(|elapsed| Err(Outage::during("renew the lease")(elapsed))) {
                 Ok(HeartbeatOutcome::Deregistered) => return,
                 Ok(HeartbeatOutcome::Continue) => {
-                    if !is_healthy {
+                    if self.is_failing.swap(false, Ordering::Relaxed) {
                         tracing::info!("revocation log available again");
                     }
-                    is_healthy = true;
                 }
                 Err(outage) => {
-                    if is_healthy {
+                    if !self.is_failing.swap(true, Ordering::Relaxed) {
                         tracing::warn!(error = %ErrorChain(&outage), "revocation log unavailable, retrying");
                     }
-                    is_healthy = false;
                     ticks.reset_after(RETRY_DELAY.min(self.settings.heartbeat_interval));
                 }
             }

@@ -249,7 +249,7 @@ impl Service {
         match &bulk.selection {
             Selection::Ids(ids) => {
                 for id in ids {
-                    tasks.push(self.store().find_task(*id).await?.ok_or(ConflictError::NotFound("task"))?);
+                    tasks.push(self.reserved_store().find_task(*id).await?.ok_or(ConflictError::NotFound("task"))?);
                 }
             }
             Selection::Matching(filter) => {
@@ -261,7 +261,8 @@ impl Service {
                     TaskAction::Revoke | TaskAction::Complete | TaskAction::Fail | TaskAction::Expire => None,
                 });
                 let filter = TaskFilter { state, only_open: true, created_before: Some(limit), ..filter.clone() };
-                let page = self.store().list_tasks(&filter, &PageRequest { cursor: None, limit: 1000 }).await?;
+                let page =
+                    self.reserved_store().list_tasks(&filter, &PageRequest { cursor: None, limit: 1000 }).await?;
                 if page.next.is_some() {
                     return Err(RequestError::InvalidParameter("kind", TOO_MANY_TASKS).into());
                 }

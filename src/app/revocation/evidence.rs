@@ -24,7 +24,7 @@ impl Service {
         reason: &str,
         cx: &RequestContext,
     ) -> Result<Vec<NewEntry>, Outage> {
-        let seen = self.store().list_evidence(selector, cx.now).await?;
+        let seen = self.reserved_store().list_evidence(selector, cx.now).await?;
         let entries = seen.into_iter().map(|seen| {
             let ended = EndedEvidence::ForAgent(seen.client, seen.token);
             entry(ended, retain_until(seen.expires, cx.now), by, reason, cx)
@@ -42,8 +42,8 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<Vec<NewEntry>, Outage> {
         let selector = EvidenceSelector::Requester(requester.clone(), cx.now);
-        let seen = self.store().list_evidence(&selector, cx.now).await?;
-        let sessions = self.store().list_sessions(requester).await?;
+        let seen = self.reserved_store().list_evidence(&selector, cx.now).await?;
+        let sessions = self.reserved_store().list_sessions(requester).await?;
         // How long a session lasts, or a token of another issuer, is unknown.
         let forever = |ended| entry(ended, Timestamp::MAX, by, reason, cx);
         let token = |token: EvidenceDigest, expires: Timestamp| {

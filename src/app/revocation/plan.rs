@@ -70,7 +70,7 @@ impl Service {
         };
         Ok(match &revocation.target {
             RevocationTarget::Token(id) => {
-                let token = self.store().find_token(*id).await?.ok_or(ConflictError::NotFound("token"))?;
+                let token = self.reserved_store().find_token(*id).await?.ok_or(ConflictError::NotFound("token"))?;
                 // An API token has no agents: it belongs to its client.
                 let agents = if token.agents.is_empty() { vec![token.client] } else { token.agents };
                 let record = Record {
@@ -84,7 +84,7 @@ impl Service {
                 plan(Target::Token(*id), retain_until(token.expires, cx.now), record)
             }
             RevocationTarget::Task(id) => {
-                let task = self.store().find_task(*id).await?.ok_or(ConflictError::NotFound("task"))?;
+                let task = self.reserved_store().find_task(*id).await?.ok_or(ConflictError::NotFound("task"))?;
                 let record = with_task_fields(&task, record.clone());
                 let mut plan = plan(Target::Task(*id), retain_until(task.deadline, cx.now), record);
                 let by = Initiator::Admin(admin.identity());
@@ -140,7 +140,7 @@ impl Service {
         revocation: &Revocation,
         cx: &RequestContext,
     ) -> Result<RevocationPlan, Error> {
-        let task = self.store().find_task(id).await?.ok_or(ConflictError::NotFound("task"))?;
+        let task = self.reserved_store().find_task(id).await?.ok_or(ConflictError::NotFound("task"))?;
         let by = Initiator::Admin(admin.identity());
         let state = task.next_state(action, &by, cx.now).map_err(ConflictError::IllegalTransition)?;
         let request = TransitionRequest { action, reason: Some(revocation.reason.clone()), outcome: None };

@@ -133,7 +133,7 @@ impl Service {
         max_wait: Option<Duration>,
         cx: &RequestContext,
     ) -> Result<TransitionOutcome, Error> {
-        let Some(task) = self.store().find_task(id).await? else {
+        let Some(task) = self.reserved_store().find_task(id).await? else {
             let record = Record {
                 admin: Some(admin.identity()),
                 task: Some(id),

@@ -14,6 +14,8 @@ pub struct Requests {
     /// Maximum queued audit records that no request waits for; further ones are dropped and
     /// counted.
     pub audit_queue: u32,
+    /// Maximum lists that a client reads at the same time; further ones are rejected with 429.
+    pub lists_per_client: u32,
     /// Maximum subscribers of the revocation feed.
     pub subscribers: u32,
     /// Maximum subscribers with API tokens of the same client.
@@ -37,6 +39,7 @@ pub(in crate::config) fn read_requests(root: &mut Section<'_>) -> Requests {
             "maximum queued writes of admins and requesters",
         ),
         audit_queue: section.number("audit_queue", 4096, 1..=65536, "maximum queued audit records"),
+        lists_per_client: section.number("lists_per_client", 2, 1..=1000, "lists of a client at the same time"),
         subscribers: section.number("subscribers", 1000, 1..=65536, "subscribers; each keeps a connection open"),
         subscribers_per_client: section.number(
             "subscribers_per_client",

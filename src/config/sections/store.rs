@@ -13,8 +13,12 @@ use crate::config::{
 pub struct StoreConfig {
     /// Location of the store.
     pub url: StoreUrl,
-    /// Maximum connections of a replica.
+    /// Maximum connections of a replica for exchanges and lookups.
     pub max_connections: u32,
+    /// Maximum connections of a replica for lists and searches.
+    pub list_connections: u32,
+    /// Maximum duration of a statement of a list or a search.
+    pub list_timeout_seconds: u32,
     /// Maximum writes in one group commit.
     pub max_batch: u32,
 }
@@ -26,10 +30,17 @@ pub(in crate::config) fn read_store(root: &mut Section<'_>) -> Option<StoreConfi
     let found = section.exclusive(&["url", "url_file"]);
     let max_connections =
         section.number("max_connections", 10, 1..=1000, "connections; 10 are enough for most deployments");
+    let list_connections =
+        section.number("list_connections", 4, 1..=1000, "connections; lists wait for one another on them");
+    let list_timeout_seconds =
+        section.number("list_timeout_seconds", 5, 1..=60, "seconds; a longer list is answered with 503");
     let max_batch = section.number("max_batch", 256, 1..=4096, "maximum writes in one group commit");
     let remedy = |error| match error {
         StoreUrlParseError::Malformed => {
             "for example, `postgres://errand@db.example.com/errand` or `sqlite:./errand.db`"
+        }
+        StoreUrlParseError::Unencoded => {
+            "percent-encode `/`, `?`, `#` and `@` in the user name and the password: `%2F`, `%3F`, `%23`, `%40`"
         }
         StoreUrlParseError::InMemory => "name a file, such as `sqlite:./errand.db`",
     };
@@ -56,5 +67,5 @@ pub(in crate::config) fn read_store(root: &mut Section<'_>) -> Option<StoreConfi
         section.location.error("the store URL is missing", format_args!("set `url`, `url_file` or {URL_VARIABLE}"));
         None
     };
-    Some(StoreConfig { url: url?, max_connections, max_batch })
+    Some(StoreConfig { url: url?, max_connections, list_connections, list_timeout_seconds, max_batch })
 }

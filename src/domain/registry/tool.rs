@@ -18,7 +18,7 @@ use crate::domain::{
 };
 
 pub use errand_authority::tool_definition::{
-    MAX_DESCRIPTION_BYTES, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH, ToolDefinition,
+    MAX_DESCRIPTION_BYTES, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH, ToolDefinition, ToolDefinitionError,
 };
 
 /// A definition, with the time when the server was first observed to send it.

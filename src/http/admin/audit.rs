@@ -21,9 +21,10 @@ use crate::{
 /// `GET /v1/admin/audit`
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
-    _: AdminReader,
+    AdminReader(admin, _): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<AuditView>>, Problem> {
+    let _permit = app.service.admit_list(&admin)?;
     let names = ["after", "limit", "from", "until", "task", "issuer", "subject", "agent", "token", "resource"];
     let names = [&names[..], &["request_id", "event", "outcome"]].concat();
     let query = Query::parse(query.as_deref(), &names)?;
@@ -45,9 +46,10 @@ pub(in crate::http) async fn list(
 /// `GET /v1/admin/audit/checkpoints`
 pub(in crate::http) async fn list_checkpoints(
     State(app): State<AppState>,
-    _: AdminReader,
+    AdminReader(admin, _): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<CheckpointView>>, Problem> {
+    let _permit = app.service.admit_list(&admin)?;
     let query = Query::parse(query.as_deref(), &["after", "limit"])?;
     let page = app.service.list_checkpoints(&query.parse_page()?).await?;
     Ok(Json(ListView::from_page(page, CheckpointView::from)))

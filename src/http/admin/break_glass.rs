@@ -104,9 +104,10 @@ pub(in crate::http) async fn create(
 /// `GET /v1/admin/break-glass`
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
-    _: AdminReader,
+    AdminReader(admin, _): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<BreakGlassView>>, Problem> {
+    let _permit = app.service.admit_list(&admin)?;
     let query = Query::parse(query.as_deref(), &["after", "limit", "review"])?;
     let review = query.parse_word("review", "must be `open` or `done`")?;
     let page = app.service.list_break_glass(review, &query.parse_page()?).await?;

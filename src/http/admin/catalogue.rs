@@ -37,6 +37,8 @@ pub(in crate::http) struct CatalogueView {
     uri: ResourceUri,
     /// The number of listed tools that can't be used; null if the server was not queried.
     unusable: Option<usize>,
+    /// What is wrong with each of them.
+    unusable_tools: Vec<String>,
     tools: Vec<ToolView>,
 }
 
@@ -100,7 +102,8 @@ impl From<Catalogue> for CatalogueView {
         };
         Self {
             tools: catalogue.tools.iter().map(view).collect(),
-            unusable: catalogue.unusable,
+            unusable: catalogue.unusable.as_ref().map(Vec::len),
+            unusable_tools: catalogue.unusable.iter().flatten().map(ToString::to_string).collect(),
             uri: catalogue.resource.uri.clone(),
             resource: catalogue.resource.id.clone(),
         }

@@ -54,10 +54,7 @@ impl TryFrom<Map<String, Value>> for RevocationRequest {
 
     fn try_from(members: Map<String, Value>) -> Result<Self, Self::Error> {
         let (options, target) = members.into_iter().partition(|(name, _)| OPTION_MEMBERS.contains(&name.as_str()));
-        Ok(Self {
-            target: json::from_value(Value::Object(target))?,
-            options: json::from_value(Value::Object(options))?,
-        })
+        Ok(Self { target: json::from_tagged(target, "kind")?, options: json::from_value(Value::Object(options))? })
     }
 }
 
@@ -76,9 +73,9 @@ struct RevocationOptions {
     reason: Reason,
 }
 
-/// The members of the target, by its kind.
+/// The members of the target, by its `kind`.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum TargetBody {
     /// One token and everything derived from it.
     Token {
@@ -286,9 +283,10 @@ pub(in crate::http) async fn revoke(
 /// `GET /v1/admin/revocations`
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
-    _: AdminReader,
+    AdminReader(admin, _): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<RevocationView>>, Problem> {
+    let _permit = app.service.admit_list(&admin)?;
     let query = Query::parse(query.as_deref(), &["after", "limit"])?;
     Ok(Json(ListView::from_page(app.service.list_revocations(&query.parse_page()?).await?, RevocationView::from)))
 }

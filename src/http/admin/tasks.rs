@@ -63,9 +63,10 @@ pub(in crate::http) fn transition(
 /// `GET /v1/admin/tasks`
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
-    AdminReader(_, cx): AdminReader,
+    AdminReader(admin, cx): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<TaskView>>, Problem> {
+    let _permit = app.service.admit_list(&admin)?;
     let names = ["after", "limit", "issuer", "subject", "agent", "state", "resource", "from", "until"];
     let query = Query::parse(query.as_deref(), &names)?;
     let filter = TaskFilter { requester: query.parse_requester()?, ..parse_filter(&query)? };
@@ -79,6 +80,7 @@ pub(in crate::http) async fn read(
     AdminReader(admin, cx): AdminReader,
     id: PathId,
 ) -> Result<Json<TaskTreeView>, Problem> {
+    let _permit = app.service.admit_list(&admin)?;
     let tree = app.service.read_task_tree(&admin, parse_task_id(&id)?, &cx).await?;
     Ok(Json(TaskTreeView::new(tree, cx.now)))
 }
@@ -86,10 +88,11 @@ pub(in crate::http) async fn read(
 /// `GET /v1/admin/tasks/{id}/trail`
 pub(in crate::http) async fn trail(
     State(app): State<AppState>,
-    AdminReader(_, cx): AdminReader,
+    AdminReader(admin, cx): AdminReader,
     id: PathId,
     RawQuery(query): RawQuery,
 ) -> Result<Json<TrailView>, Problem> {
+    let _permit = app.service.admit_list(&admin)?;
     let query = Query::parse(query.as_deref(), &["after"])?;
     let trail = app.service.read_task_trail(parse_task_id(&id)?, query.text("after").map(str::to_owned)).await?;
     Ok(Json(TrailView::new(trail, cx.now)))

@@ -20,9 +20,10 @@ use crate::{
 /// `GET /v1/admin/tokens`
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
-    AdminReader(_, cx): AdminReader,
+    AdminReader(admin, cx): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<TokenView>>, Problem> {
+    let _permit = app.service.admit_list(&admin)?;
     let names = ["after", "limit", "task", "issuer", "subject", "client", "audience", "alive"];
     let query = Query::parse(query.as_deref(), &names)?;
     let filter = TokenFilter {

@@ -220,7 +220,9 @@ impl From<&ConflictError> for ErrorCode {
             | ConflictError::StatusListExpired
             | ConflictError::HistoryUnsupported
             | ConflictError::TooManySubscribers
+            | ConflictError::TooManyLists(_)
             | ConflictError::ConcurrentUpdate => Self::InvalidRequest,
+            ConflictError::ListTimedOut(_) => Self::TemporarilyUnavailable,
         }
     }
 }

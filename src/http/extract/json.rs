@@ -11,7 +11,7 @@ use serde::{
     Deserializer,
     de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use serde_path_to_error::{Path, Segment};
 
 use crate::{
@@ -58,11 +58,35 @@ pub(in crate::http) fn from_value<T: DeserializeOwned>(value: Value) -> Result<T
     deserialize(value)
 }
 
+/// Deserializes an enum whose variant is the member `tag`, and whose other members are those of the
+/// variant. An error names the member, unlike that of serde's internally tagged enums.
+pub(in crate::http) fn from_tagged<T: DeserializeOwned>(
+    mut members: Map<String, Value>,
+    tag: &str,
+) -> Result<T, RequestError> {
+    let variant = match members.remove(tag) {
+        Some(Value::String(variant)) => variant,
+        Some(_) => return Err(RequestError::MalformedJson(format!("`{tag}` must be a string"))),
+        None => return Err(RequestError::MalformedJson(format!("missing member `{tag}`"))),
+    };
+    let tagged = Map::from_iter([(variant, Value::Object(members))]);
+    deserialize_as(Value::Object(tagged), &format!("`{tag}`"))
+}
+
 fn deserialize<'de, T: DeserializeOwned>(
     input: impl Deserializer<'de, Error = serde_json::Error>,
 ) -> Result<T, RequestError> {
-    serde_path_to_error::deserialize(input)
-        .map_err(|error| RequestError::MalformedJson(describe_mismatch(error.path(), &error.inner().to_string())))
+    deserialize_as(input, "the body")
+}
+
+/// Deserializes. `whole` names the value in an error that concerns no single member of it.
+fn deserialize_as<'de, T: DeserializeOwned>(
+    input: impl Deserializer<'de, Error = serde_json::Error>,
+    whole: &str,
+) -> Result<T, RequestError> {
+    serde_path_to_error::deserialize(input).map_err(|error| {
+        RequestError::MalformedJson(describe_mismatch(error.path(), whole, &error.inner().to_string()))
+    })
 }
 
 /// Reads a body that must be a JSON object.
@@ -131,7 +155,7 @@ pub(in crate::http) fn parse_media_type(headers: &HeaderMap) -> Option<String> {
 /// serde's message quotes what was sent before it names the expectation. Sent values must not
 /// return to the client, so this function keeps only the expectation, which is the last part. It
 /// names members, because a developer needs that.
-fn describe_mismatch(path: &Path, message: &str) -> String {
+fn describe_mismatch(path: &Path, whole: &str, message: &str) -> String {
     // `serde_json` appends the position in the text.
     let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
     if let Some(name) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
@@ -153,7 +177,7 @@ fn describe_mismatch(path: &Path, message: &str) -> String {
             Some(parent) => format!("unknown member `{parent}.{name}`"),
         };
     }
-    let subject = member_name(path, Depth::Whole).map_or_else(|| "the body".to_owned(), |name| format!("`{name}`"));
+    let subject = member_name(path, Depth::Whole).map_or_else(|| whole.to_owned(), |name| format!("`{name}`"));
     let expected = message.rsplit_once(", expected ").map(|(_, expected)| expected);
     if message.starts_with("unknown variant `") {
         // A list of words is ours if each is quoted; serde has another text where no word is
@@ -229,6 +253,8 @@ fn member_name(path: &Path, depth: Depth) -> Option<String> {
                 name.push_str(&index.to_string());
                 name.push(']');
             }
+            // The variant of an enum is not a member of its own.
+            Segment::Enum { .. } => {}
             _ => break,
         }
     }
@@ -447,6 +473,34 @@ mod tests {
             (r#"{"id":"reader","reason":null}"#, "`reason` must be a string"),
         ] {
             assert_eq!(error_of::<Body>(body), [text, text], "{body}");
+        }
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "snake_case", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only deserialized")]
+    enum Target {
+        Task { id: u32, tools: Option<Vec<Tool>> },
+        Agents {},
+    }
+
+    #[test]
+    fn mismatch_in_tagged_enum_names_the_member() {
+        for (body, text) in [
+            (r#"{"id":1}"#, "missing member `kind`"),
+            (r#"{"kind":7,"id":1}"#, "`kind` must be a string"),
+            (r#"{"kind":"secret","id":1}"#, "`kind` must be `task` or `agents`"),
+            (r#"{"kind":"task"}"#, "missing member `id`"),
+            (r#"{"kind":"task","id":"secret"}"#, "`id` must be a non-negative integer"),
+            (r#"{"kind":"task","id":1,"foo":1}"#, "unknown member `foo`"),
+            (r#"{"kind":"task","id":1,"tools":[{"name":7}]}"#, "`tools[0].name` must be a string"),
+            (r#"{"kind":"agents","id":1}"#, "unknown member `id`"),
+        ] {
+            let Value::Object(members) = parse_object(body.as_bytes()).unwrap() else { panic!("{body}") };
+            let RequestError::MalformedJson(error) = from_tagged::<Target>(members, "kind").unwrap_err() else {
+                panic!("{body}")
+            };
+            assert_eq!(error, text, "{body}");
         }
     }
 

@@ -72,6 +72,10 @@ pub(in crate::http) async fn list(
 ) -> Result<Json<ListView<TaskView>>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit", "agent", "state", "resource", "from", "until"])?;
     let (filter, page) = (parse_filter(&query)?, query.parse_page()?);
+    let _permit = match &caller {
+        Caller::Client(caller) => app.service.admit_list(caller)?,
+        Caller::Requester(caller) => app.service.admit_requester_list(caller)?,
+    };
     let page = match caller {
         Caller::Client(caller) => app.service.list_opened_tasks(&caller, filter, &page).await?,
         Caller::Requester(caller) => app.service.list_own_tasks(&caller, filter, &page).await?,

@@ -1,5 +1,7 @@
 //! Paginated lists.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::ports::Outage;
@@ -19,6 +21,9 @@ pub enum ListError {
     /// The cursor is not the `next` of a page of this list: a mistake of the caller.
     #[error("`after` is not the `next` of a page of this list")]
     InvalidCursor,
+    /// Reading the page took longer than a list may take.
+    #[error("the list took longer than {} ms", .0.as_millis())]
+    TimedOut(Duration),
     /// The list could not be read.
     #[error(transparent)]
     Outage(#[from] Outage),

@@ -11,6 +11,7 @@ use crate::{
             LogPosition, RevocationKeys,
             evidence::{EvidenceDigest, PresentedEvidence},
         },
+        settings::{MAX_CLOCK_SKEW, TOKEN_LIFETIME_CAP},
         status_list::StatusIndex,
         task::Requester,
         time::Timestamp,
@@ -97,6 +98,16 @@ pub struct TokenFilter {
     pub unexpired_at: Option<Timestamp>,
     /// The token was issued at this time or later.
     pub issued_from: Option<Timestamp>,
+}
+
+impl TokenFilter {
+    /// Returns the earliest time of issue of a token that fits. An unexpired token was issued at
+    /// most one lifetime ago, so no older one needs to be read.
+    pub(crate) fn earliest_issue(&self) -> Timestamp {
+        let oldest = |now: Timestamp| now.saturating_sub(TOKEN_LIFETIME_CAP).saturating_sub(MAX_CLOCK_SKEW);
+        let oldest_unexpired = self.unexpired_at.map_or(Timestamp::EPOCH, oldest);
+        self.issued_from.unwrap_or(Timestamp::EPOCH).max(oldest_unexpired)
+    }
 }
 
 /// A selection of user tokens by the tokens that were issued for them.

@@ -246,6 +246,10 @@ pub trait WriteStore: Send + Sync {
     /// Returns the outcome of the request with this idempotency key, if there was one. It is always
     /// [`WriteOutcome::AlreadyApplied`].
     async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage>;
+
+    /// Writes a few kilobytes that mean nothing, to find out whether writes succeed. `number`
+    /// changes from probe to probe.
+    async fn probe_write(&self, number: u64) -> Result<(), Outage>;
 }
 
 #[cfg(test)]

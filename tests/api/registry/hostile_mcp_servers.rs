@@ -192,7 +192,7 @@ fn invalid_responses() -> BehaviorCases {
             listing_server(|_| json_response(&b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"x\":\"\xe9\"}}"[..])),
             NOT_MCP_MESSAGE,
         ),
-        ("error", listing_server(refusal), NOT_MCP_MESSAGE),
+        ("error", listing_server(refusal), "the MCP server responded with JSON-RPC error -1"),
         (
             "none",
             listing_server(|_| StatusCode::NO_CONTENT.into_response()),
@@ -201,7 +201,7 @@ fn invalid_responses() -> BehaviorCases {
         (
             "refuses",
             listing_server(|_| (StatusCode::FORBIDDEN, "SECRET").into_response()),
-            "the MCP server requires a token (HTTP status 403); set `catalogue_token_file`",
+            "the MCP server does not accept the token (HTTP status 403); let it accept tokens of Errand, or set `catalogue_token_file`",
         ),
         (
             "fails",
@@ -226,7 +226,10 @@ async fn hostile_responses_are_rejected() {
     let location = shop.uri.clone();
     let elsewhere: Behavior =
         Arc::new(move |_, _| (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location.clone())]).into_response());
-    plays.push(("elsewhere", elsewhere, "the MCP server responded with HTTP status 307"));
+    let redirect =
+        format!("the MCP server redirects to {} (HTTP status 307); register the resource with that URI", shop.uri);
+    let redirect: &'static str = redirect.leak();
+    plays.push(("elsewhere", elsewhere, redirect));
     let loopback = || json!(["127.0.0.0/8"]);
     for (id, play, _) in &plays {
         server.register(id, &start_server(Arc::clone(play)).await, loopback()).await;
@@ -234,14 +237,22 @@ async fn hostile_responses_are_rejected() {
     // Concurrently, because some of them are slow.
     let asked = plays.iter().map(async |(id, _, want)| (*id, *want, server.import_of(id).await));
     for (id, want, (status, body)) in futures_util::future::join_all(asked).await {
-        assert_eq!((status, body["detail"].as_str().unwrap()), (502, want), "{id}");
+        // Three of them fail in the first call, the others in the listing.
+        let call = match id {
+            "web" => "server/discover",
+            "nothing" | "elsewhere" => "initialize",
+            _ => "tools/list",
+        };
+        let want = format!("the call `{call}` failed: {want}");
+        assert_eq!((status, body["detail"].as_str().unwrap()), (502, want.as_str()), "{id}");
         assert!(!body.to_string().contains("SECRET"), "{id}: {body}");
         let (_, known) = server.admin(Method::GET, &format!("/resources/{id}/catalogue"), None).await;
         assert_eq!(known["tools"][0]["state"], "unchecked", "{id}: what is not known is as it was");
     }
     // Nothing listens on the port.
     let (status, body) = server.import_from("closed", "http://127.0.0.1:1/mcp", loopback()).await;
-    assert_eq!((status, body["detail"].as_str().unwrap()), (502, TIMEOUT_MESSAGE));
+    let want = format!("the call `initialize` failed: {TIMEOUT_MESSAGE}");
+    assert_eq!((status, body["detail"].as_str().unwrap()), (502, want.as_str()));
     server.stop().await;
 }
 
@@ -279,10 +290,11 @@ async fn unusable_tools_are_skipped() {
         let deep = json!({"name": "deep", "inputSchema": deep});
         let blank = json!({"name": "two words", "inputSchema": {}});
         let turned = json!({"name": "t\u{202e}", "inputSchema": {}});
+        let untyped = json!({"name": "untyped", "inputSchema": "object"});
         let good = json!({"name": "t", "description": "\u{1b}[2J\u{0}\u{202e}", "inputSchema": {"n": 1e300}, "annotations": {"x": [1]},
             "title": "T", "outputSchema": {"type": "object"}});
         let twice = [tool("twice"), tool("twice")];
-        rpc_result(request, json!({"tools": [long, wide, deep, blank, turned, good, twice[0], twice[1]]}))
+        rpc_result(request, json!({"tools": [long, wide, deep, blank, turned, untyped, good, twice[0], twice[1]]}))
     };
     let whole = move |request: &Value| json_response(odd(request));
     let streamed = move |request: &Value| {
@@ -291,7 +303,16 @@ async fn unusable_tools_are_skipped() {
     for (id, play) in [("whole", listing_server(whole)), ("pieces", listing_server(streamed))] {
         let uri = start_server(play).await;
         let (status, body) = server.import_from(id, &uri, json!(["127.0.0.0/8"])).await;
-        assert_eq!((status, &body["unusable"]), (200, &json!(5)), "{body}");
+        assert_eq!((status, &body["unusable"]), (200, &json!(6)), "{body}");
+        let named = [
+            "tool `long`: `description` exceeds 16384 bytes",
+            "tool `wide`: `inputSchema` exceeds 32768 bytes",
+            "tool `deep`: `inputSchema` is nested deeper than 24 levels",
+            "tool number 4: `name` is not a valid tool name: 1 to 128 characters of A-Z a-z 0-9 . _ / -",
+            "tool number 5: `name` is not a valid tool name: 1 to 128 characters of A-Z a-z 0-9 . _ / -",
+            "tool `untyped`: `inputSchema` must be an object",
+        ];
+        assert_eq!(body["unusable_tools"], json!(named));
         let states = body["tools"].as_array().unwrap().iter().map(|tool| format!("{} {}", tool["name"], tool["state"]));
         assert_eq!(states.collect::<Vec<_>>(), ["\"t\" \"known\"", "\"twice\" \"gone\""]);
         let definition = &body["tools"][0]["observed"]["definition"];
@@ -332,4 +353,50 @@ async fn configured_bearer_token_is_sent() {
         "the catalogue token does not restrict the import from another MCP server"
     );
     tokio::time::timeout(Duration::from_secs(10), server.stop()).await.unwrap();
+}
+
+/// A server that is protected as documented: Errand lists its tools with a token of its own, which
+/// allows nothing else and is recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn protected_server_is_importable() {
+    let tokens = Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
+    let presented = Arc::clone(&tokens);
+    let listing = listing_server(|request| json_response(rpc_result(request, json!({"tools": [tool("read_notes")]}))));
+    let guarded: Behavior = Arc::new(move |request, headers| {
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let Some(token) = bearer else { return StatusCode::UNAUTHORIZED.into_response() };
+        presented.lock().unwrap().push(token.to_owned());
+        listing(request, headers)
+    });
+    let uri = start_server(guarded).await;
+    let notes = format!("uri = \"{}\"", crate::server::NOTES);
+    let mine = format!("uri = \"{uri}\"\nallowed_networks = [\"127.0.0.0/8\"]");
+    let server = Server::start_edited(TestStore::sqlite().await, |text| text.replace(&notes, &mine)).await;
+    let (status, body) = server.admin(Method::POST, "/resources/notes/catalogue/import", Some(json!({}))).await;
+    assert_eq!((status.as_u16(), &body["tools"][0]["state"]), (200, &json!("known")), "{body}");
+
+    let token = tokens.lock().unwrap().last().unwrap().clone();
+    let (_, says) = server.post_as("notes", "/oauth2/introspect", &crate::server::form(&[("token", &token)])).await;
+    let details = json!([{"type": "mcp_tool", "locations": [uri], "actions": ["tools/list"]}]);
+    assert_eq!((&says["active"], &says["authorization_details"]), (&json!(true), &details), "{says}");
+    assert_eq!((&says["act"]["sub"], &says["sub"]), (&json!("errand-catalogue"), &json!("errand-catalogue")));
+    assert_eq!((&says["scope"], &says["aud"]), (&json!(""), &json!(uri)), "{says}");
+    assert!(!server.is_active(&token).await, "another resource learns nothing");
+    // The token is worth nothing at Errand, in whatever role.
+    for (agent, form) in [
+        ("planner", server.exchange_form(&token)),
+        ("reader", crate::server::form_with_changes(&server.exchange_form(&token), &[("purpose", "")])),
+    ] {
+        let (status, body) = server.request_token_as(agent, &form).await;
+        assert_eq!(status, 400, "{body}");
+    }
+    let (status, _) = server.admin_with(&token, Method::GET, "/resources", None).await;
+    assert_eq!(status, 401);
+    let jti = crate::server::decode_claims(&token)["jti"].as_str().unwrap().to_owned();
+    let (status, record) = server.admin(Method::GET, &format!("/tokens/{jti}"), None).await;
+    assert_eq!((status.as_u16(), &record["client"]), (200, &json!("errand-catalogue")), "{record}");
+    let revoked = server.revoke(json!({"kind": "token", "id": jti, "reason": "a test"})).await;
+    let (_, says) = server.post_as("notes", "/oauth2/introspect", &crate::server::form(&[("token", &token)])).await;
+    assert_eq!(says, json!({"active": false}), "{revoked}");
+    server.stop().await;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{Acquire, Connection, PgPool, postgres::PgListener, query, query_as};
+use sqlx::{Acquire, Connection, PgConnection, PgPool, postgres::PgListener, query, query_as};
 use tokio::time::timeout;
 
 use super::sql;
@@ -18,25 +18,33 @@ use crate::{
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(super) async fn record_heartbeat(pool: &PgPool, beat: &Heartbeat, is_news: bool) -> Result<(), Outage> {
+pub(super) async fn record_heartbeat(
+    connection: &mut PgConnection,
+    beat: &Heartbeat,
+    is_news: bool,
+) -> Result<(), Outage> {
     let row = ReplicaRow::new(beat);
     let record =
         query(sql::RECORD_HEARTBEAT).bind(beat.replica.id.0).bind(row.name).bind(row.version).bind(row.started_at);
     let record = record.bind(row.heartbeat_number).bind(row.applied_seq).bind(row.lease_ms).bind(row.renewed_at);
     let record = record.bind(row.file_digest).bind(row.file_generation).bind(row.pending_restart).bind(is_news);
-    let done = record.execute(pool).await.map_err(Outage::during("record a heartbeat"))?;
+    let done = record.execute(&mut *connection).await.map_err(Outage::during("record a heartbeat"))?;
     check_recorded(done.rows_affected())
 }
 
-pub(super) async fn list_replicas(pool: &PgPool) -> Result<Vec<Heartbeat>, Outage> {
+pub(super) async fn list_replicas(connection: &mut PgConnection) -> Result<Vec<Heartbeat>, Outage> {
     let query = query_as(sql::REPLICAS);
-    let rows: Vec<ReplicaRow> = query.fetch_all(pool).await.map_err(Outage::during("list replicas"))?;
+    let rows: Vec<ReplicaRow> = query.fetch_all(&mut *connection).await.map_err(Outage::during("list replicas"))?;
     rows.into_iter().map(ReplicaRow::read).collect()
 }
 
-pub(super) async fn deregister_replica(pool: &PgPool, id: ReplicaId, number: u64) -> Result<bool, Outage> {
+pub(super) async fn deregister_replica(
+    connection: &mut PgConnection,
+    id: ReplicaId,
+    number: u64,
+) -> Result<bool, Outage> {
     let remove = query(sql::DEREGISTER_REPLICA).bind(id.0).bind(to_i64(number));
-    let done = remove.execute(pool).await.map_err(Outage::during("deregister a replica"))?;
+    let done = remove.execute(&mut *connection).await.map_err(Outage::during("deregister a replica"))?;
     Ok(done.rows_affected() > 0)
 }
 

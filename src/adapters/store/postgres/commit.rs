@@ -5,12 +5,13 @@
 //! log, the rows of state changes, the head of the writer's chain. A lock that is not needed is not
 //! taken: the issue of tokens takes no lock on which the issue of others depends.
 
-use sqlx::{PgConnection, PgPool, query, query_as, query_scalar};
+use sqlx::{Connection, PgConnection, query, query_as, query_scalar};
 
-use super::sql;
+use super::{lane::Lane, sql};
 use crate::{
     adapters::store::{
         batch::{BatchPlan, GuardQuery, GuardState, TxEnd, is_data_error},
+        lane::on,
         record_sealer::SealerCell,
         rows::{
             AppliedFileRow, AuditHeadRow, AuditRecordRow, BlockRow, GrantRow, IdempotencyRow, KeyRow, ObjectRow,
@@ -30,12 +31,12 @@ use crate::{
 };
 
 pub(super) async fn commit(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     sealer: &SealerCell,
     writer: WriterId,
     batch: &[WriteSet],
 ) -> Result<Vec<WriteOutcome>, CommitError> {
-    let mut tx = pool.begin_with(sql::BEGIN).await.map_err(Outage::during("begin to commit"))?;
+    let mut tx = connection.begin_with(sql::BEGIN).await.map_err(Outage::during("begin to commit"))?;
     match apply_batch(&mut tx, sealer, writer, batch).await {
         Ok((outcomes, TxEnd::Commit)) => {
             tx.commit().await.map_err(Outage::during("commit"))?;
@@ -81,6 +82,7 @@ async fn apply_batch(
         }
     }
     execute_rows(tx, sql::INSERT_TASKS, &plan.task_rows()?, "open tasks").await?;
+    execute_rows(tx, sql::INSERT_TASK_RESOURCES, &plan.task_resource_rows(), "open tasks").await?;
     execute_rows(tx, sql::INSERT_TOKENS, &plan.token_rows()?, "record tokens").await?;
     execute_rows(tx, sql::STORE_RESPONSES, &plan.idempotency_rows(), "store a response").await?;
     append_audit(tx, sealer, writer, &plan).await?;
@@ -280,25 +282,36 @@ async fn execute_rows<T: serde::Serialize>(
     Ok(())
 }
 
-pub(super) async fn collect_garbage(pool: &PgPool, now: Timestamp) -> Result<GcStats, Outage> {
+pub(super) async fn collect_garbage(lane: &Lane, now: Timestamp) -> Result<GcStats, Outage> {
     Ok(GcStats {
-        replay_guards: delete_expired(pool, sql::DELETE_EXPIRED_REPLAY_GUARDS, now).await?,
-        idempotency_records: delete_expired(pool, sql::DELETE_EXPIRED_IDEMPOTENCY_KEYS, now).await?,
-        signing_keys: delete_expired(pool, sql::DELETE_EXPIRED_SIGNING_KEYS, now).await?,
+        replay_guards: delete_expired(lane, sql::DELETE_EXPIRED_REPLAY_GUARDS, now).await?,
+        idempotency_records: delete_expired(lane, sql::DELETE_EXPIRED_IDEMPOTENCY_KEYS, now).await?,
+        signing_keys: delete_expired(lane, sql::DELETE_EXPIRED_SIGNING_KEYS, now).await?,
         // A shard that is created anew would allocate indexes twice, so it is deleted long after
         // its end.
-        status_shards: delete_expired(pool, sql::DELETE_EXPIRED_STATUS_SHARDS, now.saturating_sub(SHARD_RETENTION))
+        status_shards: delete_expired(lane, sql::DELETE_EXPIRED_STATUS_SHARDS, now.saturating_sub(SHARD_RETENTION))
             .await?,
     })
 }
 
-async fn delete_expired(pool: &PgPool, statement: &'static str, now: Timestamp) -> Result<u64, Outage> {
+/// Deletes rows part by part. The connection is free for other calls between two parts.
+async fn delete_expired(lane: &Lane, statement: &'static str, now: Timestamp) -> Result<u64, Outage> {
     let mut deleted = 0;
     loop {
-        let done = query(statement).bind(now.unix()).execute(pool).await.map_err(Outage::during("collect garbage"))?;
-        if done.rows_affected() == 0 {
-            return Ok(deleted);
+        match on!(lane, delete_part(statement, now))? {
+            0 => return Ok(deleted),
+            more => deleted += more,
         }
-        deleted += done.rows_affected();
     }
+}
+
+async fn delete_part(connection: &mut PgConnection, statement: &'static str, now: Timestamp) -> Result<u64, Outage> {
+    let done = query(statement).bind(now.unix()).execute(connection).await;
+    done.map(|done| done.rows_affected()).map_err(Outage::during("collect garbage"))
+}
+
+/// Writes a value of a few kilobytes.
+pub(super) async fn probe_write(connection: &mut PgConnection, number: u64) -> Result<(), Outage> {
+    let probe = query(sql::WRITE_PROBE).bind(to_i64(number));
+    probe.execute(connection).await.map(|_| ()).map_err(Outage::during("probe a write"))
 }

@@ -2,29 +2,31 @@
 
 mod change_listener;
 mod commit;
+mod lane;
 mod probe;
 mod read;
 mod sql;
 mod status_lists;
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 use sqlx::{
-    Connection, PgConnection, PgPool, Row,
+    Connection, PgConnection,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::timeout;
 use url::Url;
 
-use probe::ServerProbe;
+use lane::{Lane, Work};
+use probe::{ServerProbe, SessionSettings};
 #[doc(hidden)]
 pub use sql::STATEMENTS;
 
 use crate::{
     adapters::store::{
         Database, StoreOptions, StoreUrlError,
+        lane::{RESERVED_CONNECTIONS, on},
         record_sealer::SealerCell,
         schema::{self, AppliedMigration},
     },
@@ -48,7 +50,7 @@ use crate::{
         AuditFilter, AuditRow, AuditState, AuditStore, ChangeListener, CommitError, ConfigurationStore,
         EvidenceSelector, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LiveCounts, LogStore,
         MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, QuotaStore, RecordSealer, RegistryStore,
-        ReplicaStore, SeenEvidence, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor,
+        ReplicaStore, SeenEvidence, StatusListStore, Store, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor,
         TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
@@ -57,17 +59,11 @@ static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
 const OP_MIGRATE: &str = "migrate the store";
 
-/// The time since its last use for which a connection counts as alive. A connection is tested when
-/// it is returned to the pool, so only a server that disappears in the meantime goes unnoticed.
-const PING_FRESHNESS: Duration = Duration::from_secs(1);
-/// The time that the test of a connection may take, before its use and after. A silent connection
-/// is closed and replaced by a new one.
-const PING_TIMEOUT: Duration = Duration::from_secs(1);
-const RELEASE_PING_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// One connection for the current commit, and one in case the previous commit was abandoned a
 /// moment ago.
 const COMMIT_CONNECTIONS: u32 = 2;
+/// The connections outside the lanes: one that listens, and one that diagnoses.
+const OTHER_CONNECTIONS: u32 = 2;
 
 /// The parameters that a URL may have. sqlx logs an unknown parameter with its value, so none may
 /// reach it.
@@ -88,21 +84,27 @@ const ALLOWED_URL_PARAMETERS: [&str; 13] = [
 ];
 
 /// The store on PostgreSQL.
+#[derive(Clone)]
 pub struct PostgresStore {
-    pool: PgPool,
-    /// Connections for commits. The thread that opens a connection drives it, and commits run on a
-    /// thread of their own.
-    commit_pool: PgPool,
+    /// For exchanges and lookups.
+    requests: Lane,
+    /// For lists and searches.
+    lists: Lane,
+    /// For what no client may delay.
+    reserved: Lane,
+    /// For commits. The thread that opens a connection drives it, and commits run on a thread of
+    /// their own.
+    commits: Lane,
     /// Options of the pools for listeners, each of which has a connection of its own.
     listener_options: PgPoolOptions,
-    probe: ServerProbe,
+    server: Arc<ServerProbe>,
     sealer: SealerCell,
 }
 
 impl fmt::Debug for PostgresStore {
     /// Leaves out the connection options, which contain the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresStore").field("connections", &self.pool.size()).finish_non_exhaustive()
+        f.debug_struct("PostgresStore").field("connections", &self.requests.size()).finish_non_exhaustive()
     }
 }
 
@@ -111,41 +113,29 @@ impl PostgresStore {
     /// outages and nothing worse.
     pub fn new(url: &str, options: &StoreOptions) -> Result<Self, StoreUrlError> {
         let connect = parse_url(url)?;
-        let timeout = format_millis(options.statement_timeout);
         let listening = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let listening = listening.acquire_timeout(options.acquire_timeout);
-        let pool = PgPoolOptions::new()
-            .acquire_timeout(options.acquire_timeout)
-            // A connection that was in use a moment ago is not tested, which saves a round trip.
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for >= PING_FRESHNESS {
-                        check_alive(connection, PING_TIMEOUT).await?;
-                    }
-                    Ok(true)
-                })
-            })
-            // The last user may have timed out, so that a response is still due, or never comes.
-            .after_release(|connection, _| {
-                Box::pin(async move { check_alive(connection, RELEASE_PING_TIMEOUT).await.map(|()| true) })
-            })
-            .after_connect(move |connection, _| {
-                let timeout = timeout.clone();
-                Box::pin(async move {
-                    let settings = sqlx::query(sql::CONFIGURE_CONNECTION).bind(timeout);
-                    let standby: bool = settings.fetch_one(connection).await?.try_get("standby")?;
-                    if standby { Err(sqlx::Error::Configuration(STANDBY_MESSAGE.into())) } else { Ok(()) }
-                })
-            });
-        let of = |limit| pool.clone().max_connections(limit).connect_lazy_with(connect.clone());
-        let (pool, commit_pool) = (of(options.max_connections), of(COMMIT_CONNECTIONS));
-        let probe = ServerProbe::new(connect);
-        Ok(Self { pool, commit_pool, listener_options: listening, probe, sealer: SealerCell::default() })
+        let connections = [options.max_connections, options.list_connections, RESERVED_CONNECTIONS, COMMIT_CONNECTIONS];
+        let connections = connections.into_iter().fold(OTHER_CONNECTIONS, u32::saturating_add);
+        let server = Arc::new(ServerProbe::new(connect, connections));
+        let settings = SessionSettings { statement_timeout: options.statement_timeout, plans_each_statement: false };
+        let lane = |work, connections, settings: &SessionSettings| {
+            Lane::new(work, connections, options.acquire_timeout, settings.clone(), &server)
+        };
+        let of_lists = SessionSettings { statement_timeout: options.list_timeout, plans_each_statement: true };
+        Ok(Self {
+            requests: lane(Work::Requests, options.max_connections, &settings),
+            lists: lane(Work::Lists, options.list_connections, &of_lists),
+            reserved: lane(Work::Reserved, RESERVED_CONNECTIONS, &settings),
+            commits: lane(Work::Commits, COMMIT_CONNECTIONS, &settings),
+            listener_options: listening,
+            server,
+            sealer: SealerCell::default(),
+        })
     }
 
     async fn migrate_on(&self, connection: &mut PgConnection) -> Result<(), Outage> {
-        let applied = read::read_applied_migrations(connection).await.map_err(Outage::during(OP_CHECK_SCHEMA))?;
+        let applied = read::read_applied_migrations(connection).await?;
         schema::check_migratable(&applied, &MIGRATOR, || self.recreate_remedy())
             .map_err(Outage::during(OP_CHECK_SCHEMA))?;
         MIGRATOR.run_direct(None, connection, false).await.map_err(Outage::during(OP_MIGRATE))
@@ -153,41 +143,31 @@ impl PostgresStore {
 
     /// Returns the remedy for a schema that can't be migrated.
     fn recreate_remedy(&self) -> String {
-        format!("drop the database `{}`, create it anew and run `errand migrate`", self.probe.database())
+        format!("drop the database `{}`, create it anew and run `errand migrate`", self.server.database())
     }
 
-    async fn read_applied_migrations(&self) -> Result<Vec<AppliedMigration>, sqlx::Error> {
-        read::read_applied_migrations(&mut *self.pool.acquire().await?).await
-    }
-
-    /// Replaces the cause of an outage by a diagnosis with a remedy if the server is unreachable.
-    async fn explain(&self, outage: Outage) -> Outage {
-        Outage { source: self.probe.diagnose(outage.source, &self.pool).await, ..outage }
+    async fn read_applied_migrations(&self) -> Result<Vec<AppliedMigration>, Outage> {
+        on!(self.requests, read::read_applied_migrations())
     }
 }
-
-async fn check_alive(connection: &mut PgConnection, time_limit: Duration) -> Result<(), sqlx::Error> {
-    match timeout(time_limit, connection.ping()).await {
-        Ok(answer) => answer,
-        Err(late) => Err(sqlx::Error::Io(late.into())),
-    }
-}
-
-const STANDBY_MESSAGE: &str = "the server is a standby, whose data may be stale; use the URL of the primary";
 
 fn parse_url(text: &str) -> Result<PgConnectOptions, StoreUrlError> {
     let url = Url::parse(text).map_err(|_| StoreUrlError::Malformed)?;
+    // A password with an unencoded `/`, `?` or `#` ends the authority early, and its rest would be
+    // shown as the path, the port or a parameter.
+    let after_authority = url.path().contains('@') || url.query().is_some_and(|query| query.contains('@'));
+    if after_authority || url.fragment().is_some() {
+        return Err(StoreUrlError::Malformed);
+    }
     if url.query_pairs().any(|(name, _)| !ALLOWED_URL_PARAMETERS.contains(&&*name)) {
         return Err(StoreUrlError::UnknownParameter);
     }
     // The cause is left out, because it may quote the URL.
     let options = PgConnectOptions::from_str(text).map_err(|_| StoreUrlError::Malformed)?;
+    // PgBouncer refuses this parameter, and no column is a floating-point number.
+    let options = options.extra_float_digits(None);
     let named = url.query_pairs().any(|(name, _)| name == "application_name");
     Ok(if named { options } else { options.application_name("errand") })
-}
-
-fn format_millis(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
 }
 
 #[async_trait]
@@ -199,51 +179,60 @@ impl Database for PostgresStore {
     async fn migrate(&self) -> Result<(), Outage> {
         // A connection of its own has no time limits. Closing it also releases the lock that keeps
         // two programs from migrating at once, which sqlx does not release after an error.
-        let mut connection = self.probe.connect().await.map_err(Outage::during(OP_MIGRATE))?;
-        let migrated = self.migrate_on(&mut connection).await;
+        let mut connection = self.server.connect().await.map_err(Outage::during(OP_MIGRATE))?;
+        let migrated = self.migrate_on(&mut connection).await.map_err(|outage| self.server.explain(outage));
         let closed = connection.close().await;
         migrated?;
         closed.map_err(Outage::during(OP_MIGRATE))
+    }
+
+    async fn verify_server(&self) -> Result<(), Outage> {
+        self.server.verify().await.map_err(Outage::during("check the server"))
+    }
+
+    fn reserved(&self) -> Arc<dyn Store> {
+        Arc::new(Self { requests: self.reserved.clone(), lists: self.reserved.clone(), ..self.clone() })
     }
 }
 
 #[async_trait]
 impl WriteStore for PostgresStore {
     async fn commit(&self, writer: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
-        commit::commit(&self.commit_pool, &self.sealer, writer, batch).await
+        on!(self.commits, commit::commit(&self.sealer, writer, batch))
     }
 
     async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
-        read::find_idempotent_response(&self.pool, caller, key).await
+        on!(self.requests, read::find_idempotent_response(caller, key))
+    }
+
+    async fn probe_write(&self, number: u64) -> Result<(), Outage> {
+        on!(self.commits, commit::probe_write(number))
     }
 }
 
 #[async_trait]
 impl LogStore for PostgresStore {
     async fn read_log_head(&self) -> Result<LogPosition, Outage> {
-        match read::read_log_head(&self.pool).await {
-            Ok(seq) => Ok(seq),
-            Err(outage) => Err(self.explain(outage).await),
-        }
+        on!(self.requests, read::read_log_head())
     }
 
     async fn read_log_after(&self, seq: LogPosition, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage> {
-        read::read_log_after(&self.pool, seq, now, limit).await
+        on!(self.requests, read::read_log_after(seq, now, limit))
     }
 
     async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
-        read::list_revocations(&self.pool, page).await
+        on!(self.lists, read::list_revocations(page))
     }
 }
 
 #[async_trait]
 impl TokenStore for PostgresStore {
     async fn find_token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
-        read::find_token(&self.pool, id).await
+        on!(self.requests, read::find_token(id))
     }
 
     async fn list_tokens(&self, filter: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
-        read::list_tokens(&self.pool, filter, page).await
+        on!(self.lists, read::list_tokens(filter, page))
     }
 
     async fn list_evidence(
@@ -251,64 +240,64 @@ impl TokenStore for PostgresStore {
         selector: &EvidenceSelector,
         alive_at: Timestamp,
     ) -> Result<Vec<SeenEvidence>, Outage> {
-        read::list_evidence(&self.pool, selector, alive_at).await
+        on!(self.requests, read::list_evidence(selector, alive_at))
     }
 
     async fn list_sessions(&self, requester: &Requester) -> Result<Vec<EvidenceDigest>, Outage> {
-        read::list_sessions(&self.pool, requester).await
+        on!(self.requests, read::list_sessions(requester))
     }
 }
 
 #[async_trait]
 impl TaskStore for PostgresStore {
     async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
-        read::find_task(&self.pool, id).await
+        on!(self.requests, read::find_task(id))
     }
 
     async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
-        read::list_tasks(&self.pool, filter, page).await
+        on!(self.lists, read::list_tasks(filter, page))
     }
 
     async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::list_overdue_tasks(&self.pool, now, limit).await
+        on!(self.requests, read::list_overdue_tasks(now, limit))
     }
 
     async fn count_live(&self, now: Timestamp, issued_since: Timestamp, limit: u32) -> Result<LiveCounts, Outage> {
-        read::count_live(&self.pool, now, issued_since, limit).await
+        on!(self.requests, read::count_live(now, issued_since, limit))
     }
 
     async fn list_tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::list_tasks_without_grant(&self.pool, limit).await
+        on!(self.requests, read::list_tasks_without_grant(limit))
     }
 
     async fn list_orphaned_tasks(&self, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::list_orphaned_tasks(&self.pool, limit).await
+        on!(self.requests, read::list_orphaned_tasks(limit))
     }
 
     async fn is_party_revoked(&self, task: &Task) -> Result<bool, Outage> {
-        read::is_party_revoked(&self.pool, task).await
+        on!(self.requests, read::is_party_revoked(task))
     }
 
     async fn list_tasks_of_revoked_parties(&self, since: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::list_tasks_of_revoked_parties(&self.pool, since, limit).await
+        on!(self.requests, read::list_tasks_of_revoked_parties(since, limit))
     }
 }
 
 #[async_trait]
 impl QuotaStore for PostgresStore {
     async fn count_usage(&self, key: &QuotaKey, now: Timestamp, limit: u32) -> Result<u32, Outage> {
-        read::count_usage(&self.pool, key, now, limit).await
+        on!(self.requests, read::count_usage(key, now, limit))
     }
 }
 
 #[async_trait]
 impl GrantStore for PostgresStore {
     async fn find_grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
-        read::find_grant(&self.pool, id).await
+        on!(self.requests, read::find_grant(id))
     }
 
     async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
-        read::list_grants(&self.pool, filter, page).await
+        on!(self.lists, read::list_grants(filter, page))
     }
 
     async fn list_live_grants(
@@ -318,11 +307,11 @@ impl GrantStore for PostgresStore {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Grant>, Outage> {
-        read::list_live_grants(&self.pool, requester, agent, now, limit).await
+        on!(self.requests, read::list_live_grants(requester, agent, now, limit))
     }
 
     async fn find_break_glass(&self, id: GrantId) -> Result<Option<BreakGlassGrant>, Outage> {
-        read::find_break_glass(&self.pool, id).await
+        on!(self.requests, read::find_break_glass(id))
     }
 
     async fn list_break_glass(
@@ -330,84 +319,84 @@ impl GrantStore for PostgresStore {
         review: Option<ReviewState>,
         page: &PageRequest,
     ) -> Result<Page<BreakGlassGrant>, ListError> {
-        read::list_break_glass(&self.pool, review, page).await
+        on!(self.lists, read::list_break_glass(review, page))
     }
 }
 
 #[async_trait]
 impl ConfigurationStore for PostgresStore {
     async fn load_configuration_history(&self) -> Result<ConfigurationHistory, Outage> {
-        read::load_configuration_history(&self.pool).await
+        on!(self.requests, read::load_configuration_history())
     }
 }
 
 #[async_trait]
 impl RegistryStore for PostgresStore {
     async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
-        read::load_registry(&self.pool).await
+        on!(self.requests, read::load_registry())
     }
 
     async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
-        read::list_tools(&self.pool, resource).await
+        on!(self.requests, read::list_tools(resource))
     }
 }
 
 #[async_trait]
 impl KeyStore for PostgresStore {
     async fn load_keys(&self) -> Result<StoredKeys, Outage> {
-        read::load_keys(&self.pool).await
+        on!(self.requests, read::load_keys())
     }
 
     async fn is_unused(&self) -> Result<bool, Outage> {
-        read::is_unused(&self.pool).await
+        on!(self.requests, read::is_unused())
     }
 }
 
 #[async_trait]
 impl AuditStore for PostgresStore {
     async fn list_audit_records(&self, filter: &AuditFilter, page: &PageRequest) -> Result<Page<AuditRow>, ListError> {
-        read::list_audit_records(&self.pool, filter, page).await
+        on!(self.lists, read::list_audit_records(filter, page))
     }
 
     async fn list_audit_heads(&self) -> Result<Vec<(WriterId, Head)>, Outage> {
-        read::list_audit_heads(&self.pool).await
+        on!(self.lists, read::list_audit_heads())
     }
 
     async fn read_audit_chain(&self, writer: WriterId, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
-        read::read_audit_chain(&self.pool, writer, n, limit).await
+        on!(self.lists, read::read_audit_chain(writer, n, limit))
     }
 
     async fn read_audit_state(&self) -> Result<AuditState, Outage> {
-        read::read_audit_state(&self.pool).await
+        on!(self.lists, read::read_audit_state())
     }
 
     async fn read_checkpoints(&self, after: u64, limit: u32) -> Result<Vec<SignedCheckpoint>, Outage> {
-        read::read_checkpoints(&self.pool, after, limit).await
+        on!(self.lists, read::read_checkpoints(after, limit))
     }
 
     async fn list_checkpoints(&self, page: &PageRequest) -> Result<Page<SignedCheckpoint>, ListError> {
-        read::list_checkpoints(&self.pool, page).await
+        on!(self.lists, read::list_checkpoints(page))
     }
 }
 
 #[async_trait]
 impl ReplicaStore for PostgresStore {
     async fn record_heartbeat(&self, beat: &Heartbeat, is_news: bool) -> Result<(), Outage> {
-        change_listener::record_heartbeat(&self.pool, beat, is_news).await
+        on!(self.requests, change_listener::record_heartbeat(beat, is_news))
     }
 
     async fn list_replicas(&self) -> Result<Vec<Heartbeat>, Outage> {
-        change_listener::list_replicas(&self.pool).await
+        on!(self.requests, change_listener::list_replicas())
     }
 
     async fn deregister_replica(&self, id: ReplicaId, number: u64) -> Result<bool, Outage> {
-        change_listener::deregister_replica(&self.pool, id, number).await
+        on!(self.requests, change_listener::deregister_replica(id, number))
     }
 
     async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
         Ok(Box::new(
             change_listener::NotifyListener::new(
-                self.listener_options.clone().connect_lazy_with(self.probe.options().clone()),
+                self.listener_options.clone().connect_lazy_with(self.server.options().clone()),
             )
             .await?,
         ))
@@ -417,11 +406,11 @@ impl ReplicaStore for PostgresStore {
 #[async_trait]
 impl StatusListStore for PostgresStore {
     async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage> {
-        status_lists::allocate_block(&self.pool, shard).await
+        on!(self.requests, status_lists::allocate_block(shard))
     }
 
     async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
-        status_lists::list_shards(&self.pool, now).await
+        on!(self.requests, status_lists::list_shards(now))
     }
 
     async fn list_tokens_with_status(
@@ -431,27 +420,26 @@ impl StatusListStore for PostgresStore {
         after: TokenCursor,
         limit: u32,
     ) -> Result<Vec<TokenRecord>, Outage> {
-        status_lists::list_tokens_with_status(&self.pool, selector, alive_at, after, limit).await
+        on!(self.requests, status_lists::list_tokens_with_status(selector, alive_at, after, limit))
     }
 }
 
 #[async_trait]
 impl MaintenanceStore for PostgresStore {
     async fn collect_garbage(&self, now: Timestamp) -> Result<GcStats, Outage> {
-        commit::collect_garbage(&self.pool, now).await
+        commit::collect_garbage(&self.requests, now).await
     }
 
     async fn ping(&self) -> Result<(), Outage> {
-        match self.read_applied_migrations().await {
-            Ok(applied) => schema::check_current(&applied, &MIGRATOR, || self.recreate_remedy())
-                .map_err(Outage::during(OP_CHECK_SCHEMA)),
-            Err(error) => Err(self.explain(Outage::during("reach the store")(error)).await),
-        }
+        let applied = self.read_applied_migrations().await.map_err(|outage| self.server.explain(outage))?;
+        schema::check_current(&applied, &MIGRATOR, || self.recreate_remedy()).map_err(Outage::during(OP_CHECK_SCHEMA))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -462,6 +450,8 @@ mod tests {
             "postgres://errand:hunter2@db.example/errand?sslmode=hunter2",
             "postgres://errand@db.example/errand?passwort=hunter2",
             "postgres://errand:hunter2#x@db.example/errand",
+            "postgres://errand:hunter2/x@db.example/errand",
+            "postgres://errand:hunter2?x@db.example/errand",
             "postgres://errand@db.example/errand?password=hunter2&port=hunter2",
         ] {
             let text = match parse_url(url) {
@@ -470,6 +460,16 @@ mod tests {
             };
             assert!(!text.contains("hunter2"), "{text}");
         }
+        // A password of digits ends as a port, and its rest as the database.
+        for url in [
+            "postgres://errand:1234/56@db.example/errand",
+            "postgres://errand:1234?56@db.example/errand",
+            "postgres://errand:1234#56@db.example/errand",
+            "postgres://errand:1234/@db.example/errand",
+        ] {
+            assert_eq!(parse_url(url).unwrap_err(), StoreUrlError::Malformed, "{url}");
+        }
+        assert!(parse_url("postgres://errand:1%2F2%3F3%234%40@db.example/errand?sslmode=verify-full").is_ok());
     }
 
     #[tokio::test]

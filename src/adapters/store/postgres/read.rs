@@ -1,6 +1,6 @@
 //! Reads.
 
-use sqlx::{PgConnection, PgPool, query_as, query_scalar};
+use sqlx::{Connection, PgConnection, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::sql;
@@ -41,29 +41,32 @@ use crate::{
     },
 };
 
-pub(super) async fn read_applied_migrations(
-    connection: &mut PgConnection,
-) -> Result<Vec<AppliedMigration>, sqlx::Error> {
-    if !query_scalar::<_, bool>(sql::HAS_SCHEMA).fetch_one(&mut *connection).await? {
+const OP_READ_SCHEMA: &str = "read the store's schema";
+
+pub(super) async fn read_applied_migrations(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>, Outage> {
+    let has_schema = query_scalar::<_, bool>(sql::HAS_SCHEMA).fetch_one(&mut *connection).await;
+    if !has_schema.map_err(Outage::during(OP_READ_SCHEMA))? {
         return Ok(Vec::new());
     }
-    query_as(sql::APPLIED_MIGRATIONS).fetch_all(connection).await
+    let applied = query_as(sql::APPLIED_MIGRATIONS).fetch_all(&mut *connection).await;
+    applied.map_err(Outage::during(OP_READ_SCHEMA))
 }
 
-pub(super) async fn read_log_head(pool: &PgPool) -> Result<LogPosition, Outage> {
-    let seq: i64 = query_scalar(sql::LOG_HEAD).fetch_one(pool).await.map_err(Outage::during("read the log's head"))?;
+pub(super) async fn read_log_head(connection: &mut PgConnection) -> Result<LogPosition, Outage> {
+    let seq: i64 =
+        query_scalar(sql::LOG_HEAD).fetch_one(&mut *connection).await.map_err(Outage::during("read the log's head"))?;
     Ok(LogPosition::new(seq.unsigned_abs()))
 }
 
 pub(super) async fn read_log_after(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     seq: LogPosition,
     now: Timestamp,
     limit: u32,
 ) -> Result<Vec<LogEntry>, Outage> {
     if now == Timestamp::EPOCH {
         let query = query_as(sql::LOG_AFTER).bind(to_i64(seq.number())).bind(now.unix()).bind(i64::from(limit));
-        return read_entries(query.fetch(pool)).await;
+        return read_entries(query.fetch(&mut *connection)).await;
     }
     let mut page = LogScan::new(seq, limit);
     loop {
@@ -72,15 +75,15 @@ pub(super) async fn read_log_after(
             .bind(now.unix())
             .bind(page.remaining())
             .bind(page.width);
-        if let Some(found) = page.add_range(read_entries(query.fetch(pool)).await?) {
+        if let Some(found) = page.add_range(read_entries(query.fetch(&mut *connection)).await?) {
             return Ok(found);
         }
     }
 }
 
-pub(super) async fn load_registry(pool: &PgPool) -> Result<StoredRegistry, Outage> {
+pub(super) async fn load_registry(connection: &mut PgConnection) -> Result<StoredRegistry, Outage> {
     let operation = "read the registry";
-    let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
+    let mut tx = connection.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
     let versions: Vec<VersionRow> =
         query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
     let RegistryRows { objects, secrets, tools, blocks } =
@@ -96,11 +99,11 @@ pub(super) async fn load_registry(pool: &PgPool) -> Result<StoredRegistry, Outag
     })
 }
 
-pub(super) async fn load_configuration_history(pool: &PgPool) -> Result<ConfigurationHistory, Outage> {
+pub(super) async fn load_configuration_history(connection: &mut PgConnection) -> Result<ConfigurationHistory, Outage> {
     let operation = "read the configuration history";
-    let issuer = query_scalar(sql::ISSUER).fetch_optional(pool).await.map_err(Outage::during(operation))?;
+    let issuer = query_scalar(sql::ISSUER).fetch_optional(&mut *connection).await.map_err(Outage::during(operation))?;
     let rows: Vec<AppliedFileRow> =
-        query_as(sql::APPLIED_FILES).fetch_all(pool).await.map_err(Outage::during(operation))?;
+        query_as(sql::APPLIED_FILES).fetch_all(&mut *connection).await.map_err(Outage::during(operation))?;
     let applied = rows.into_iter().map(AppliedFileRow::read).collect::<Result<_, _>>()?;
     Ok(ConfigurationHistory { issuer, applied })
 }
@@ -121,15 +124,15 @@ async fn read_registry_rows(tx: &mut PgConnection) -> Result<RegistryRows, sqlx:
     })
 }
 
-pub(super) async fn list_tools(pool: &PgPool, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
+pub(super) async fn list_tools(connection: &mut PgConnection, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
     let query = query_as::<_, ToolRow>(sql::TOOLS).bind(resource.as_str());
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("read the tools of a resource"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("read the tools of a resource"))?;
     rows.into_iter().map(ToolRow::read).collect()
 }
 
-pub(super) async fn load_keys(pool: &PgPool) -> Result<StoredKeys, Outage> {
+pub(super) async fn load_keys(connection: &mut PgConnection) -> Result<StoredKeys, Outage> {
     let operation = "read the keys";
-    let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
+    let mut tx = connection.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
     let versions: Vec<VersionRow> =
         query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
     let keys: Vec<KeyRow> = query_as(sql::SIGNING_KEYS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
@@ -143,48 +146,65 @@ pub(super) async fn load_keys(pool: &PgPool) -> Result<StoredKeys, Outage> {
     })
 }
 
-pub(super) async fn is_unused(pool: &PgPool) -> Result<bool, Outage> {
-    query_scalar(sql::IS_UNUSED).fetch_one(pool).await.map_err(Outage::during("look for records in the store"))
+pub(super) async fn is_unused(connection: &mut PgConnection) -> Result<bool, Outage> {
+    query_scalar(sql::IS_UNUSED)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(Outage::during("look for records in the store"))
 }
 
-pub(super) async fn find_task(pool: &PgPool, id: TaskId) -> Result<Option<Task>, Outage> {
+pub(super) async fn find_task(connection: &mut PgConnection, id: TaskId) -> Result<Option<Task>, Outage> {
     let query = query_as(sql::TASK).bind(id.uuid());
-    let row: Option<TaskRow> = query.fetch_optional(pool).await.map_err(Outage::during("read a task"))?;
+    let row: Option<TaskRow> = query.fetch_optional(&mut *connection).await.map_err(Outage::during("read a task"))?;
     row.as_ref().map(TaskRow::read).transpose()
 }
 
-pub(super) async fn list_overdue_tasks(pool: &PgPool, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
+pub(super) async fn list_overdue_tasks(
+    connection: &mut PgConnection,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<Task>, Outage> {
     let query = query_as::<_, TaskRow>(sql::OVERDUE_TASKS).bind(now.unix()).bind(i64::from(limit));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list overdue tasks"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list overdue tasks"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 
 pub(super) async fn count_live(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     now: Timestamp,
     issued_since: Timestamp,
     limit: u32,
 ) -> Result<LiveCounts, Outage> {
-    let tasks = query_as::<_, (i64,)>(sql::LIVE_TASKS).bind(i64::from(limit)).fetch_one(pool).await;
+    let tasks = query_as::<_, (i64,)>(sql::LIVE_TASKS).bind(i64::from(limit)).fetch_one(&mut *connection).await;
     let tokens =
         query_as::<_, (i64,)>(sql::LIVE_TOKENS).bind(now.unix()).bind(issued_since.unix()).bind(i64::from(limit));
-    let tokens = tokens.fetch_one(pool).await.map_err(Outage::during("count live tokens"))?;
+    let tokens = tokens.fetch_one(&mut *connection).await.map_err(Outage::during("count live tokens"))?;
     let tasks = tasks.map_err(Outage::during("count live tasks"))?;
     let count = |(count,): (i64,)| u64::try_from(count).unwrap_or_default();
     Ok(LiveCounts { tasks: count(tasks), tokens: count(tokens) })
 }
 
 pub(super) async fn list_tasks(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     filter: &TaskFilter,
     page: &PageRequest,
 ) -> Result<Page<Task>, ListError> {
-    let statement = match filter {
-        TaskFilter { requester: Some(_), .. } => sql::TASKS_BY_REQUESTER,
-        TaskFilter { agent: Some(_), .. } => sql::TASKS_BY_AGENT,
-        TaskFilter { requester: None, agent: None, .. } => sql::TASKS,
+    // Few tasks are open, and all tasks at a resource may be many: a list of open tasks looks for
+    // the resource in each.
+    let only_open = filter.only_open || matches!(filter.state, Some(TaskState::Active | TaskState::Suspended));
+    let by_resource = filter.resource.is_some() && !only_open;
+    let statement = match (by_resource, &filter.requester, &filter.agent) {
+        (true, Some(_), _) => sql::TASKS_BY_RESOURCE_AND_REQUESTER,
+        (true, None, Some(_)) => sql::TASKS_BY_RESOURCE_AND_AGENT,
+        (true, None, None) => sql::TASKS_BY_RESOURCE,
+        (false, Some(_), _) => sql::TASKS_BY_REQUESTER,
+        (false, None, Some(_)) => sql::TASKS_BY_AGENT,
+        (false, None, None) => sql::TASKS,
     };
-    let (created, id) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max()));
+    let (created, id) = cursor::start_before(
+        cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max())),
+        filter.created_before.map(|before| (before.unix(), Uuid::nil())),
+    );
     let requester = filter.requester.as_ref();
     let query = query_as::<_, TaskRow>(statement)
         .bind(requester.map(|(issuer, _)| issuer.as_str()))
@@ -194,23 +214,23 @@ pub(super) async fn list_tasks(
         .bind(created)
         .bind(id)
         .bind(cursor::clamp_limit(page))
+        .bind(filter.created_from.unwrap_or(Timestamp::EPOCH).unix())
         .bind(filter.resource.as_ref().map(ResourceUri::as_str))
-        .bind(filter.created_from.map(Timestamp::unix))
-        .bind(filter.created_before.map(Timestamp::unix))
         .bind(filter.only_open);
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list tasks"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list tasks"))?;
     let tasks = rows.iter().map(TaskRow::read).collect::<Result<_, _>>()?;
     cursor::build_page(page, tasks, |task: &Task| (task.created_at, task.id))
 }
 
-pub(super) async fn find_token(pool: &PgPool, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
+pub(super) async fn find_token(connection: &mut PgConnection, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
     let query = query_as(sql::TOKEN).bind(id.uuid());
-    let row: Option<TokenRow> = query.fetch_optional(pool).await.map_err(Outage::during("read a token's record"))?;
+    let row: Option<TokenRow> =
+        query.fetch_optional(&mut *connection).await.map_err(Outage::during("read a token's record"))?;
     row.map(TokenRow::read).transpose()
 }
 
 pub(super) async fn list_tokens(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     filter: &TokenFilter,
     page: &PageRequest,
 ) -> Result<Page<TokenRecord>, ListError> {
@@ -235,14 +255,14 @@ pub(super) async fn list_tokens(
         .bind(issued)
         .bind(id)
         .bind(cursor::clamp_limit(page))
-        .bind(filter.issued_from.unwrap_or(Timestamp::EPOCH).unix());
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list tokens"))?;
+        .bind(filter.earliest_issue().unix());
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list tokens"))?;
     let tokens = rows.into_iter().map(TokenRow::read).collect::<Result<_, _>>()?;
     cursor::build_page(page, tokens, |token: &TokenRecord| (token.issued, token.id))
 }
 
 pub(super) async fn list_evidence(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     selector: &EvidenceSelector,
     alive_at: Timestamp,
 ) -> Result<Vec<SeenEvidence>, Outage> {
@@ -253,48 +273,59 @@ pub(super) async fn list_evidence(
             .bind(requester.subject.to_string())
             .bind(issued_from.unix()),
     };
-    let rows =
-        query.bind(alive_at.unix()).fetch_all(pool).await.map_err(Outage::during("list exchanged user tokens"))?;
+    let rows = query
+        .bind(alive_at.unix())
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(Outage::during("list exchanged user tokens"))?;
     rows.iter().map(EvidenceRow::read).collect()
 }
 
-pub(super) async fn list_sessions(pool: &PgPool, requester: &Requester) -> Result<Vec<EvidenceDigest>, Outage> {
+pub(super) async fn list_sessions(
+    connection: &mut PgConnection,
+    requester: &Requester,
+) -> Result<Vec<EvidenceDigest>, Outage> {
     let query = query_scalar::<_, String>(sql::SESSIONS_BY_REQUESTER);
     let query = query.bind(requester.issuer.as_str()).bind(requester.subject.as_str());
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list sessions"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list sessions"))?;
     rows.iter().map(|text| read_session(text)).collect()
 }
 
-pub(super) async fn list_tasks_without_grant(pool: &PgPool, limit: u32) -> Result<Vec<Task>, Outage> {
+pub(super) async fn list_tasks_without_grant(connection: &mut PgConnection, limit: u32) -> Result<Vec<Task>, Outage> {
     let query = query_as::<_, TaskRow>(sql::TASKS_WITHOUT_GRANT).bind(i64::from(limit));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list tasks whose grant was removed"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list tasks whose grant was removed"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 
-pub(super) async fn list_orphaned_tasks(pool: &PgPool, limit: u32) -> Result<Vec<Task>, Outage> {
+pub(super) async fn list_orphaned_tasks(connection: &mut PgConnection, limit: u32) -> Result<Vec<Task>, Outage> {
     let query = query_as::<_, TaskRow>(sql::ORPHANED_TASKS).bind(i64::from(limit));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list orphaned tasks"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list orphaned tasks"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 
-pub(super) async fn is_party_revoked(pool: &PgPool, task: &Task) -> Result<bool, Outage> {
+pub(super) async fn is_party_revoked(connection: &mut PgConnection, task: &Task) -> Result<bool, Outage> {
     let [requester, agent, issuer, delegation] = party_keys(task);
     let query = query_scalar(sql::PARTY_REVOKED).bind(requester).bind(agent).bind(issuer).bind(delegation);
     let query = query.bind(to_i64(task.rev.number()));
-    query.fetch_one(pool).await.map_err(Outage::during("look up revocations of the parties of a task"))
+    query.fetch_one(&mut *connection).await.map_err(Outage::during("look up revocations of the parties of a task"))
 }
 
 pub(super) async fn list_tasks_of_revoked_parties(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     since: Timestamp,
     limit: u32,
 ) -> Result<Vec<Task>, Outage> {
     let query = query_as::<_, TaskRow>(sql::TASKS_OF_REVOKED_PARTIES).bind(since.unix()).bind(i64::from(limit));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list tasks of revoked parties"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list tasks of revoked parties"))?;
     rows.iter().map(TaskRow::read).collect()
 }
 
-pub(super) async fn count_usage(pool: &PgPool, key: &QuotaKey, now: Timestamp, limit: u32) -> Result<u32, Outage> {
+pub(super) async fn count_usage(
+    connection: &mut PgConnection,
+    key: &QuotaKey,
+    now: Timestamp,
+    limit: u32,
+) -> Result<u32, Outage> {
     let query = match key {
         QuotaKey::OpenTasksOfAgent(agent) => {
             query_scalar::<_, i64>(sql::OPEN_TASKS_OF_AGENT).bind(agent.as_str()).bind(now.unix())
@@ -308,18 +339,19 @@ pub(super) async fn count_usage(pool: &PgPool, key: &QuotaKey, now: Timestamp, l
             query_scalar(sql::LIVE_TOKENS_OF_TASK).bind(id.uuid()).bind(now.unix()).bind(earliest_issue.unix())
         }
     };
-    let count = query.bind(i64::from(limit)).fetch_one(pool).await.map_err(Outage::during("count for a quota"))?;
+    let count =
+        query.bind(i64::from(limit)).fetch_one(&mut *connection).await.map_err(Outage::during("count for a quota"))?;
     u32::try_from(count).map_err(Outage::during("count for a quota"))
 }
 
-pub(super) async fn find_grant(pool: &PgPool, id: GrantId) -> Result<Option<Grant>, Outage> {
+pub(super) async fn find_grant(connection: &mut PgConnection, id: GrantId) -> Result<Option<Grant>, Outage> {
     let query = query_as(sql::GRANT).bind(id.uuid());
-    let row: Option<GrantRow> = query.fetch_optional(pool).await.map_err(Outage::during("read a grant"))?;
+    let row: Option<GrantRow> = query.fetch_optional(&mut *connection).await.map_err(Outage::during("read a grant"))?;
     row.map(GrantRow::read).transpose()
 }
 
 pub(super) async fn list_live_grants(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     requester: &Requester,
     agent: &ClientId,
     now: Timestamp,
@@ -331,16 +363,20 @@ pub(super) async fn list_live_grants(
         .bind(agent.as_str())
         .bind(now.unix())
         .bind(i64::from(limit));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list live grants"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list live grants"))?;
     rows.into_iter().map(GrantRow::read).collect()
 }
 
 pub(super) async fn list_grants(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     filter: &GrantFilter,
     page: &PageRequest,
 ) -> Result<Page<Grant>, ListError> {
-    let statement = if filter.requester.is_some() { sql::GRANTS_BY_REQUESTER } else { sql::GRANTS };
+    let statement = match filter {
+        GrantFilter { requester: Some(_), .. } => sql::GRANTS_BY_REQUESTER,
+        GrantFilter { agent: Some(_), .. } => sql::GRANTS_BY_AGENT,
+        GrantFilter { requester: None, agent: None } => sql::GRANTS,
+    };
     let (at, id) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max()));
     let requester = filter.requester.as_ref();
     let query = query_as::<_, GrantRow>(statement)
@@ -350,20 +386,23 @@ pub(super) async fn list_grants(
         .bind(at)
         .bind(id)
         .bind(cursor::clamp_limit(page));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list grants"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list grants"))?;
     let grants = rows.into_iter().map(GrantRow::read).collect::<Result<_, _>>()?;
     cursor::build_page(page, grants, |grant: &Grant| (grant.at, grant.id))
 }
 
-pub(super) async fn find_break_glass(pool: &PgPool, id: GrantId) -> Result<Option<BreakGlassGrant>, Outage> {
+pub(super) async fn find_break_glass(
+    connection: &mut PgConnection,
+    id: GrantId,
+) -> Result<Option<BreakGlassGrant>, Outage> {
     let query = query_as(sql::BREAK_GLASS).bind(id.uuid());
     let row: Option<BreakGlassRow> =
-        query.fetch_optional(pool).await.map_err(Outage::during("read a break-glass grant"))?;
+        query.fetch_optional(&mut *connection).await.map_err(Outage::during("read a break-glass grant"))?;
     row.map(BreakGlassRow::read).transpose()
 }
 
 pub(super) async fn list_break_glass(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     review: Option<ReviewState>,
     page: &PageRequest,
 ) -> Result<Page<BreakGlassGrant>, ListError> {
@@ -374,33 +413,36 @@ pub(super) async fn list_break_glass(
     };
     let (at, id) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max()));
     let query = query_as::<_, BreakGlassRow>(statement).bind(at).bind(id).bind(cursor::clamp_limit(page));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list break-glass grants"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list break-glass grants"))?;
     let all = rows.into_iter().map(BreakGlassRow::read).collect::<Result<_, _>>()?;
     cursor::build_page(page, all, |one: &BreakGlassGrant| (one.grant.at, one.grant.id))
 }
 
-pub(super) async fn list_revocations(pool: &PgPool, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
+pub(super) async fn list_revocations(
+    connection: &mut PgConnection,
+    page: &PageRequest,
+) -> Result<Page<LogEntry>, ListError> {
     let query = query_as(sql::REVOCATIONS)
         .bind(cursor::parse_cursor(page)?.unwrap_or(i64::MAX))
         .bind(cursor::clamp_limit(page));
-    let rows: Vec<LogRow> = query.fetch_all(pool).await.map_err(Outage::during("list revocations"))?;
+    let rows: Vec<LogRow> = query.fetch_all(&mut *connection).await.map_err(Outage::during("list revocations"))?;
     let entries = rows.into_iter().map(LogRow::read).collect::<Result<_, _>>()?;
     cursor::build_page(page, entries, |entry: &LogEntry| entry.seq)
 }
 
 pub(super) async fn find_idempotent_response(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     caller: &str,
     key: &str,
 ) -> Result<Option<WriteOutcome>, Outage> {
     let query = query_as(sql::IDEMPOTENT_RESPONSE).bind(digest_of(caller, key));
     let row: Option<IdempotencyRow> =
-        query.fetch_optional(pool).await.map_err(Outage::during("look up an idempotency key"))?;
+        query.fetch_optional(&mut *connection).await.map_err(Outage::during("look up an idempotency key"))?;
     row.map(IdempotencyRow::read).transpose()
 }
 
 pub(super) async fn list_audit_records(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     filter: &AuditFilter,
     page: &PageRequest,
 ) -> Result<Page<AuditRow>, ListError> {
@@ -415,7 +457,10 @@ pub(super) async fn list_audit_records(
         AuditFilter { outcome: Some(_), .. } => sql::AUDIT_BY_OUTCOME,
         _ => sql::AUDIT,
     };
-    let (at, writer, n) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max(), i64::MAX));
+    let (at, writer, n) = cursor::start_before(
+        cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max(), i64::MAX)),
+        filter.occurred_before.map(|before| (before.unix(), Uuid::nil(), i64::MIN)),
+    );
     let requester = filter.requester.as_ref();
     let query = query_as::<_, AuditRecordRow>(statement)
         .bind(filter.request_id.as_ref().map(RequestId::as_str))
@@ -427,41 +472,40 @@ pub(super) async fn list_audit_records(
         .bind(filter.resource.as_deref())
         .bind(filter.event.map(audit::wire_name))
         .bind(filter.outcome.map(audit::wire_name))
-        .bind(filter.occurred_from.map(Timestamp::unix))
-        .bind(filter.occurred_before.map(Timestamp::unix))
+        .bind(filter.occurred_from.unwrap_or(Timestamp::EPOCH).unix())
         .bind(at)
         .bind(writer)
         .bind(n)
         .bind(cursor::clamp_limit(page));
-    let rows = cursor::truncate_at_bytes(query.fetch(pool), AuditRecordRow::text_len).await;
+    let rows = cursor::truncate_at_bytes(query.fetch(&mut *connection), AuditRecordRow::text_len).await;
     let (rows, is_truncated) = rows.map_err(Outage::during("list audit records"))?;
     let records = rows.into_iter().map(AuditRecordRow::read).collect::<Result<_, _>>()?;
     cursor::build_truncated_page(page, (records, is_truncated), |row: &AuditRow| (row.columns.at, row.writer, row.n))
 }
 
-pub(super) async fn list_audit_heads(pool: &PgPool) -> Result<Vec<(WriterId, Head)>, Outage> {
+pub(super) async fn list_audit_heads(connection: &mut PgConnection) -> Result<Vec<(WriterId, Head)>, Outage> {
     let query = query_as(sql::AUDIT_HEADS);
     let rows: Vec<AuditHeadRow> =
-        query.fetch_all(pool).await.map_err(Outage::during("read the heads of the audit trail"))?;
+        query.fetch_all(&mut *connection).await.map_err(Outage::during("read the heads of the audit trail"))?;
     rows.into_iter().map(AuditHeadRow::read).collect()
 }
 
 pub(super) async fn read_audit_chain(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     writer: WriterId,
     n: u64,
     limit: u32,
 ) -> Result<Vec<AuditRow>, Outage> {
     let query = query_as(sql::AUDIT_CHAIN).bind(writer.0).bind(to_i64(n)).bind(i64::from(limit));
-    let (rows, _) = cursor::truncate_at_bytes(query.fetch(pool), AuditRecordRow::text_len)
+    let (rows, _) = cursor::truncate_at_bytes(query.fetch(&mut *connection), AuditRecordRow::text_len)
         .await
         .map_err(Outage::during("read a chain of the audit trail"))?;
     rows.into_iter().map(AuditRecordRow::read).collect()
 }
 
-pub(super) async fn read_audit_state(pool: &PgPool) -> Result<AuditState, Outage> {
+pub(super) async fn read_audit_state(connection: &mut PgConnection) -> Result<AuditState, Outage> {
     let operation = "read the state of the audit trail";
-    let mut tx = pool.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
+    let mut tx = connection.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
     let heads: Vec<AuditHeadRow> =
         query_as(sql::AUDIT_HEADS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
     let seq: i64 = query_scalar(sql::LOG_HEAD).fetch_one(&mut *tx).await.map_err(Outage::during(operation))?;
@@ -483,17 +527,24 @@ pub(super) async fn read_audit_state(pool: &PgPool) -> Result<AuditState, Outage
     })
 }
 
-pub(super) async fn read_checkpoints(pool: &PgPool, after: u64, limit: u32) -> Result<Vec<SignedCheckpoint>, Outage> {
+pub(super) async fn read_checkpoints(
+    connection: &mut PgConnection,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<SignedCheckpoint>, Outage> {
     let query = query_as::<_, CheckpointRow>(sql::CHECKPOINTS_AFTER).bind(to_i64(after)).bind(i64::from(limit));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("read audit checkpoints"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("read audit checkpoints"))?;
     rows.into_iter().map(CheckpointRow::read).collect()
 }
 
-pub(super) async fn list_checkpoints(pool: &PgPool, page: &PageRequest) -> Result<Page<SignedCheckpoint>, ListError> {
+pub(super) async fn list_checkpoints(
+    connection: &mut PgConnection,
+    page: &PageRequest,
+) -> Result<Page<SignedCheckpoint>, ListError> {
     let query = query_as::<_, CheckpointRow>(sql::CHECKPOINTS)
         .bind(cursor::parse_cursor(page)?.unwrap_or(i64::MAX))
         .bind(cursor::clamp_limit(page));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list audit checkpoints"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list audit checkpoints"))?;
     let checkpoints = rows.into_iter().map(CheckpointRow::read).collect::<Result<_, _>>()?;
     cursor::build_page(page, checkpoints, |checkpoint: &SignedCheckpoint| checkpoint.number)
 }

@@ -2,10 +2,20 @@
 
 use crate::adapters::store::statements::statements;
 
+/// Makes the current transaction durable: an acknowledged write must survive a crash. Only a
+/// `synchronous_commit` of `off` is overridden, since all other values wait for this server's disk.
+macro_rules! set_durable {
+    () => {
+        "set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true)"
+    };
+}
+
 /// Begins a write, at an isolation level independent of the database's default. Every statement
 /// sees the commits before its own start, so after a wait for another transaction's lock, the next
 /// statement sees what that transaction wrote.
-pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+///
+/// The second statement makes the commit durable whatever became of the session's settings.
+pub(super) const BEGIN: &str = concat!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT ", set_durable!());
 /// Begins a read whose statements all see the same snapshot.
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
@@ -14,29 +24,86 @@ pub(super) const LOG_CHANNEL: &str = "errand_log";
 /// The channel for acknowledgements of replicas.
 pub(super) const ACK_CHANNEL: &str = "errand_acks";
 
+/// Describes the server and the session, as one simple query.
+pub(super) const DESCRIBE_SERVER: &str =
+    "SELECT current_setting('server_version_num')::int4 AS version, current_setting('server_version') AS version_name,
+    pg_is_in_recovery() AS standby, pg_backend_pid() AS session";
+/// Returns the id of the session, as one simple query.
+pub(super) const SESSION_ID: &str = "SELECT pg_backend_pid() AS session";
+
+/// Returns whether the server ended the session, or will accept no more of it: a connection
+/// exception, an ended or a timed-out session, a server that has become read-only.
+pub(super) fn ends_session(code: &str) -> bool {
+    ["08", "57P", "25P03", "25P04", "25006"].iter().any(|class| code.starts_with(class))
+}
+
+/// Returns whether the server canceled a statement because it took longer than its limit.
+pub(super) fn is_statement_timeout(code: &str) -> bool {
+    code == "57014"
+}
+
 /// Returns whether the server rejected a value or a row (PostgreSQL manual, appendix A): a data
 /// exception, a violated constraint, a value that is too large for an index.
 pub(super) fn is_data_error_code(code: &str) -> bool {
     ["22", "23", "54"].iter().any(|class| code.starts_with(class))
 }
 
-/// An index serves the first condition, and the others filter its result. (In ORDER BY a bare `id`
-/// would be the selected text, which no index covers.)
-macro_rules! tasks_where {
-    ($first:literal) => {
+/// The tasks in one state. An index that begins with the first condition and the state serves them
+/// in their order; the other conditions filter the result. A state that the filter excludes is not
+/// read at all.
+macro_rules! tasks_in_state {
+    ($state:literal, $first:literal, $if_state:literal) => {
         concat!(
-            "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev FROM tasks WHERE ",
+            "(SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev, tasks.id AS position FROM tasks WHERE ",
             $first,
-            "($1::text IS NULL OR (requester_issuer = $1 AND requester_subject = $2)) AND ($3::text IS NULL OR root_agent = $3)
-             AND ($4::text IS NULL OR state = $4)
-             AND ($8::text IS NULL OR authority::jsonb @> jsonb_build_array(jsonb_build_object('locations', jsonb_build_array($8::text))))
-             AND ($9::bigint IS NULL OR created >= $9) AND ($10::bigint IS NULL OR created < $10)
-             AND (NOT $11::bool OR state IN ('active', 'suspended'))
-             AND (created, id) < ($5, $6) ORDER BY created DESC, tasks.id DESC LIMIT $7"
+            "state = '",
+            $state,
+            "' AND ($4::text IS NULL OR $4 = '",
+            $state,
+            "') ",
+            $if_state,
+            "AND ($1::text IS NULL OR (requester_issuer = $1 AND requester_subject = $2)) AND ($3::text IS NULL OR root_agent = $3)
+             AND ($9::text IS NULL OR EXISTS (SELECT 1 FROM task_resources AS r WHERE r.resource = $9 AND r.opened = tasks.created AND r.task = tasks.id))
+             AND created >= $8 AND (created, id) < ($5, $6) ORDER BY created DESC, tasks.id DESC LIMIT $7)"
         )
     };
 }
 
+/// The tasks in all states, merged in their order. The states that are final are left out if only
+/// open tasks are wanted.
+macro_rules! tasks_where {
+    ($first:literal) => {
+        concat!(
+            tasks_in_state!("active", $first, ""),
+            " UNION ALL ",
+            tasks_in_state!("suspended", $first, ""),
+            " UNION ALL ",
+            tasks_in_state!("completed", $first, "AND NOT $10::bool "),
+            " UNION ALL ",
+            tasks_in_state!("failed", $first, "AND NOT $10::bool "),
+            " UNION ALL ",
+            tasks_in_state!("expired", $first, "AND NOT $10::bool "),
+            " UNION ALL ",
+            tasks_in_state!("revoked", $first, "AND NOT $10::bool "),
+            " ORDER BY created DESC, position DESC LIMIT $7"
+        )
+    };
+}
+
+/// The tasks at a resource. An index serves the first condition in the order of the list.
+macro_rules! tasks_at_resource {
+    ($first:literal) => {
+        concat!(
+            "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev FROM task_resources AS r JOIN tasks ON tasks.id = r.task WHERE ",
+            $first,
+            "r.resource = $9 AND ($4::text IS NULL OR state = $4)
+             AND ($1::text IS NULL OR (r.issuer = $1 AND r.subject = $2)) AND ($3::text IS NULL OR r.agent = $3)
+             AND NOT $10::bool AND r.opened >= $8 AND (r.opened, r.task) < ($5, $6) ORDER BY r.opened DESC, r.task DESC LIMIT $7"
+        )
+    };
+}
+
+/// An index serves the first condition, and the others filter its result.
 macro_rules! tokens_where {
     ($first:literal) => {
         concat!(
@@ -106,20 +173,21 @@ macro_rules! audit_where {
              AND ($4::text IS NULL OR (requester_issuer = $4 AND requester_subject = $5))
              AND ($6::text IS NULL OR EXISTS (SELECT 1 FROM audit_agents AS b WHERE b.writer = audit.writer AND b.n = audit.n AND b.agent = $6))
              AND ($7::text IS NULL OR resource = $7) AND ($8::text IS NULL OR event = $8) AND ($9::text IS NULL OR outcome = $9)
-             AND ($10::bigint IS NULL OR audit.occurred_at >= $10) AND ($11::bigint IS NULL OR audit.occurred_at < $11)
-             AND (",
+             AND ",
+            $table,
+            ".occurred_at >= $10 AND (",
             $table,
             ".occurred_at, ",
             $table,
             ".writer, ",
             $table,
-            ".n) < ($12, $13, $14) ORDER BY ",
+            ".n) < ($11, $12, $13) ORDER BY ",
             $table,
             ".occurred_at DESC, ",
             $table,
             ".writer DESC, ",
             $table,
-            ".n DESC LIMIT $15"
+            ".n DESC LIMIT $14"
         )
     };
     ($first:literal) => {
@@ -130,8 +198,8 @@ macro_rules! audit_where {
 statements! {
     // ---- connection and schema ----
 
-    /// Configures a connection, and returns whether the server is a standby, whose data may be
-    /// stale.
+    /// Configures a connection, and returns the version of the server and whether it is a standby,
+    /// whose data may be stale.
     ///
     /// A process that is stopped within a transaction must not keep others from revoking, so the
     /// server ends the transaction. An acknowledged write must be durable, so a
@@ -140,6 +208,7 @@ statements! {
     CONFIGURE_CONNECTION = "SELECT set_config('statement_timeout', $1, false), set_config('idle_in_transaction_session_timeout', $1, false),
         set_config('jit', 'off', false),
         set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),
+        set_config('plan_cache_mode', $2, false), current_setting('server_version_num')::int4 AS version, current_setting('server_version') AS version_name,
         pg_is_in_recovery() AS standby";
     HAS_SCHEMA = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
     APPLIED_MIGRATIONS = "SELECT version, checksum FROM _sqlx_migrations WHERE success";
@@ -186,6 +255,9 @@ statements! {
         SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
         FROM json_to_recordset($1::json) AS r(id uuid, requester_issuer text, requester_subject text, root_agent text, purpose text,
             authority text, state text, created bigint, deadline bigint, version bigint, last_transition text, grant_id uuid, rev bigint)";
+    INSERT_TASK_RESOURCES = "INSERT INTO task_resources (resource, opened, task, agent, issuer, subject)
+        SELECT resource, opened, task, agent, issuer, subject
+        FROM json_to_recordset($1::json) AS r(resource text, opened bigint, task uuid, agent text, issuer text, subject text)";
     INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index,
             evidence, evidence_issued, evidence_expires, session)
         SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index,
@@ -327,6 +399,9 @@ statements! {
     TASKS = tasks_where!("");
     TASKS_BY_REQUESTER = tasks_where!("requester_subject = $2 AND requester_issuer = $1 AND ");
     TASKS_BY_AGENT = tasks_where!("root_agent = $3 AND ");
+    TASKS_BY_RESOURCE = tasks_at_resource!("");
+    TASKS_BY_RESOURCE_AND_REQUESTER = tasks_at_resource!("r.subject = $2 AND r.issuer = $1 AND ");
+    TASKS_BY_RESOURCE_AND_AGENT = tasks_at_resource!("r.agent = $3 AND ");
     TOKEN = "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage,
         authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE id = $1";
     TOKENS = tokens_where!("");
@@ -360,6 +435,7 @@ statements! {
         WHERE requester_issuer = $1 AND requester_subject = $2 AND agent = $3 AND until > $4
         ORDER BY until DESC, grants.id DESC LIMIT $5";
     GRANTS = grants_where!("");
+    GRANTS_BY_AGENT = grants_where!("agent = $3 AND ");
     GRANTS_BY_REQUESTER = grants_where!("requester_subject = $2 AND requester_issuer = $1 AND ");
     BREAK_GLASS = break_glass_where!("id = $1");
     BREAK_GLASS_LIST = break_glass_where!("(occurred_at, id) < ($1, $2) ORDER BY occurred_at DESC, break_glass.id DESC LIMIT $3");
@@ -391,17 +467,20 @@ statements! {
     // ---- replicas ----
 
     /// Skips a heartbeat that arrives after a later one, and then returns no row.
-    RECORD_HEARTBEAT = "WITH recorded AS (INSERT INTO replicas (id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at, file_digest,
+    RECORD_HEARTBEAT = concat!("WITH recorded AS (INSERT INTO replicas (id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at, file_digest,
             file_generation, pending_restart)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        SELECT $1::uuid, $2::text, $3::text, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::text, $10::bigint, $11::text WHERE ", set_durable!(), " IS NOT NULL
         ON CONFLICT (id) DO UPDATE SET heartbeat_number = excluded.heartbeat_number, applied_seq = excluded.applied_seq, lease_ms = excluded.lease_ms,
             renewed_at = excluded.renewed_at, file_digest = excluded.file_digest, file_generation = excluded.file_generation,
             pending_restart = excluded.pending_restart WHERE replicas.heartbeat_number < excluded.heartbeat_number RETURNING id)
-        SELECT CASE WHEN $12::bool THEN pg_notify('errand_acks', '')::text END FROM recorded";
+        SELECT CASE WHEN $12::bool THEN pg_notify('errand_acks', '')::text END FROM recorded");
     REPLICAS = "SELECT id::text AS id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at, file_digest, file_generation,
         pending_restart FROM replicas
         ORDER BY started_at, replicas.id";
     DEREGISTER_REPLICA = "DELETE FROM replicas WHERE id = $1 AND heartbeat_number <= $2";
+
+    /// Writes a new value of a size that needs space on the disk.
+    WRITE_PROBE = concat!("UPDATE write_probe SET content = repeat(md5($1::text), 512) WHERE singleton = 1 AND ", set_durable!(), " IS NOT NULL");
 
     // ---- garbage collection ----
 

@@ -1,6 +1,6 @@
 //! Status lists: the allocation of indexes, and the tokens that have one.
 
-use sqlx::{PgPool, query_as, query_scalar};
+use sqlx::{Connection, PgConnection, query_as, query_scalar};
 
 use super::sql;
 use crate::{
@@ -9,23 +9,23 @@ use crate::{
     ports::{Outage, TokenCursor, TokenRecord, TokenSelector},
 };
 
-pub(super) async fn allocate_block(pool: &PgPool, shard: Shard) -> Result<u64, Outage> {
+pub(super) async fn allocate_block(connection: &mut PgConnection, shard: Shard) -> Result<u64, Outage> {
     let operation = "allocate a block of status list indexes";
-    let mut tx = pool.begin_with(sql::BEGIN).await.map_err(Outage::during(operation))?;
+    let mut tx = connection.begin_with(sql::BEGIN).await.map_err(Outage::during(operation))?;
     let allocate = query_scalar(sql::ALLOCATE_STATUS_BLOCK).bind(shard.end());
     let allocated: i64 = allocate.fetch_one(&mut *tx).await.map_err(Outage::during(operation))?;
     tx.commit().await.map_err(Outage::during(operation))?;
     ShardRow { shard: shard.end(), allocated_blocks: allocated }.read().map(|(_, blocks)| blocks.saturating_sub(1))
 }
 
-pub(super) async fn list_shards(pool: &PgPool, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
+pub(super) async fn list_shards(connection: &mut PgConnection, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
     let query = query_as::<_, ShardRow>(sql::STATUS_SHARDS).bind(now.unix());
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list status list shards"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list status list shards"))?;
     rows.iter().map(ShardRow::read).collect()
 }
 
 pub(super) async fn list_tokens_with_status(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     selector: &TokenSelector,
     alive_at: Timestamp,
     after: TokenCursor,
@@ -47,6 +47,7 @@ pub(super) async fn list_tokens_with_status(
         .bind(after.issued.unix())
         .bind(after.id.uuid())
         .bind(i64::from(limit));
-    let rows = query.fetch_all(pool).await.map_err(Outage::during("list tokens with a status list index"))?;
+    let rows =
+        query.fetch_all(&mut *connection).await.map_err(Outage::during("list tokens with a status list index"))?;
     rows.into_iter().map(TokenRow::read).collect()
 }

@@ -28,7 +28,8 @@ pub(crate) use registry_digest::digest_registry;
 pub(crate) use replicas::{ReplicaRow, check_recorded};
 pub(crate) use status_lists::ShardRow;
 pub(crate) use tokens::{
-    EvidenceRow, IdempotencyRow, ReplayGuardRow, TaskRow, TaskVersionRow, TokenRow, read_session, transition_json,
+    EvidenceRow, IdempotencyRow, ReplayGuardRow, TaskResourceRow, TaskRow, TaskVersionRow, TokenRow, read_session,
+    transition_json,
 };
 pub(crate) use tools::{KnownToolRow, ToolRow};
 

@@ -1,5 +1,7 @@
 //! Rows that an exchange writes: tasks, tokens, replay guards, idempotency keys.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use sqlx::FromRow;
 
@@ -89,6 +91,33 @@ impl TaskRow {
                 .transpose()?,
             rev: LogPosition::new(context.parse_u64("rev", self.rev)?),
         })
+    }
+}
+
+/// `task_resources`
+#[derive(Serialize)]
+pub(crate) struct TaskResourceRow {
+    resource: String,
+    opened: i64,
+    task: String,
+    agent: String,
+    issuer: String,
+    subject: String,
+}
+
+impl TaskResourceRow {
+    /// Returns a row for each resource in the authority of the task.
+    pub(crate) fn for_task(task: &Task) -> Vec<Self> {
+        let resources = task.authority.iter().map(|permission| permission.resource.as_str()).collect::<BTreeSet<_>>();
+        let row = |resource: &str| Self {
+            resource: resource.to_owned(),
+            opened: task.created_at.unix(),
+            task: task.id.to_string(),
+            agent: task.root_agent.to_string(),
+            issuer: task.requester.issuer.to_string(),
+            subject: task.requester.subject.to_string(),
+        };
+        resources.into_iter().map(row).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod change_listener;
 mod commit;
+mod lane;
 mod read;
 mod sql;
 mod status_lists;
@@ -17,18 +18,20 @@ use std::{
 
 use async_trait::async_trait;
 use sqlx::{
-    Executor, SqlitePool,
+    Connection, Executor, SqliteConnection, SqlitePool,
     error::DatabaseError,
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous},
 };
 
+use lane::Lane;
 #[doc(hidden)]
 pub use sql::STATEMENTS;
 
 use crate::{
     adapters::store::{
         Database, StoreOptions,
+        lane::{RESERVED_CONNECTIONS, on},
         record_sealer::SealerCell,
         schema::{self, AppliedMigration},
     },
@@ -52,7 +55,7 @@ use crate::{
         AuditFilter, AuditRow, AuditState, AuditStore, ChangeListener, CommitError, ConfigurationStore,
         EvidenceSelector, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LiveCounts, LogStore,
         MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, QuotaStore, RecordSealer, RegistryStore,
-        ReplicaStore, SeenEvidence, StatusListStore, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor,
+        ReplicaStore, SeenEvidence, StatusListStore, Store, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor,
         TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
@@ -60,20 +63,26 @@ use crate::{
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// The store on SQLite.
+#[derive(Clone)]
 pub struct SqliteStore {
     file: PathBuf,
     /// A single connection. Writes queue for it in order, where SQLite itself would poll for its
-    /// lock.
-    writer: SqlitePool,
-    /// Reads see the last commit and never wait for a writer (write-ahead log). An in-memory store
-    /// has one connection for everything.
-    readers: SqlitePool,
+    /// lock. Only a bounded number of calls queue at a time: one commit, one heartbeat, one
+    /// allocation of a block.
+    writer: Lane,
+    /// For exchanges and lookups. Reads see the last commit and never wait for a writer
+    /// (write-ahead log). An in-memory store has one connection for everything.
+    requests: Lane,
+    /// For lists and searches.
+    lists: Lane,
+    /// For what no client may delay.
+    reserved: Lane,
     sealer: SealerCell,
 }
 
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore").field("readers", &self.readers.size()).finish_non_exhaustive()
+        f.debug_struct("SqliteStore").field("connections", &self.requests.size()).finish_non_exhaustive()
     }
 }
 
@@ -96,18 +105,28 @@ impl SqliteStore {
             // An in-memory database ends with its connection, so that connection is kept.
             let only = pool(1).min_connections(1).idle_timeout(None).max_lifetime(None);
             let only = only.connect_with(connect).await.map_err(Outage::during(operation))?;
-            return Ok(Self { file, writer: only.clone(), readers: only, sealer: SealerCell::default() });
+            let only = Lane::new(only, true);
+            let (writer, requests, lists) = (only.clone(), only.clone(), only.clone());
+            return Ok(Self { file, writer, requests, lists, reserved: only, sealer: SealerCell::default() });
         }
         create_private_file(&file).map_err(Outage::during(operation))?;
         let writer = pool(1).connect_with(connect.clone().create_if_missing(true)).await;
         let writer = writer.map_err(Outage::during(operation))?;
         enable_wal(&writer, options.acquire_timeout).await.map_err(Outage::during(operation))?;
-        let readers = pool(options.max_connections).connect_lazy_with(connect.read_only(true));
-        Ok(Self { file, writer, readers, sealer: SealerCell::default() })
+        let connect = connect.read_only(true);
+        let lane = |connections| Lane::new(pool(connections).connect_lazy_with(connect.clone()), false);
+        Ok(Self {
+            file,
+            writer: Lane::new(writer, false),
+            requests: lane(options.max_connections),
+            lists: lane(options.list_connections).with_time_limit(options.list_timeout),
+            reserved: lane(RESERVED_CONNECTIONS),
+            sealer: SealerCell::default(),
+        })
     }
 
-    async fn read_applied_migrations(&self) -> Result<Vec<AppliedMigration>, sqlx::Error> {
-        read::read_applied_migrations(&mut *self.readers.acquire().await?).await
+    async fn read_applied_migrations(&self) -> Result<Vec<AppliedMigration>, Outage> {
+        on!(self.requests, read::read_applied_migrations())
     }
 
     /// Returns the remedy for a schema that can't be migrated.
@@ -164,52 +183,68 @@ impl Database for SqliteStore {
     }
 
     async fn migrate(&self) -> Result<(), Outage> {
-        // sqlx takes no lock on SQLite, so one transaction spans all of it. A second program waits
-        // and finds it done.
-        let operation = "migrate the store";
-        let mut tx = self.writer.begin_with(sql::BEGIN).await.map_err(Outage::during(operation))?;
-        let applied = read::read_applied_migrations(&mut tx).await.map_err(Outage::during(OP_CHECK_SCHEMA))?;
-        schema::check_migratable(&applied, &MIGRATOR, || self.recreate_remedy())
-            .map_err(Outage::during(OP_CHECK_SCHEMA))?;
-        MIGRATOR.run_direct(None, &mut *tx, false).await.map_err(Outage::during(operation))?;
-        tx.commit().await.map_err(Outage::during(operation))
+        let recreate = || self.recreate_remedy();
+        on!(self.writer, migrate(&recreate))
     }
+
+    async fn verify_server(&self) -> Result<(), Outage> {
+        Ok(())
+    }
+
+    fn reserved(&self) -> Arc<dyn Store> {
+        Arc::new(Self { requests: self.reserved.clone(), lists: self.reserved.clone(), ..self.clone() })
+    }
+}
+
+async fn migrate(connection: &mut SqliteConnection, recreate: &(dyn Fn() -> String + Sync)) -> Result<(), Outage> {
+    // sqlx takes no lock on SQLite, so one transaction spans all of it. A second program waits and
+    // finds it done.
+    let operation = "migrate the store";
+    let mut tx = connection.begin_with(sql::BEGIN).await.map_err(Outage::during(operation))?;
+    let applied = read::read_applied_migrations(&mut tx).await?;
+    schema::check_migratable(&applied, &MIGRATOR, recreate).map_err(Outage::during(OP_CHECK_SCHEMA))?;
+    MIGRATOR.run_direct(None, &mut *tx, false).await.map_err(Outage::during(operation))?;
+    tx.commit().await.map_err(Outage::during(operation))
 }
 
 #[async_trait]
 impl WriteStore for SqliteStore {
     async fn commit(&self, writer: WriterId, batch: &[WriteSet]) -> Result<Vec<WriteOutcome>, CommitError> {
-        commit::commit(&self.writer, &self.sealer, writer, batch).await
+        on!(self.writer, commit::commit(&self.sealer, writer, batch))
     }
 
     async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
-        read::find_idempotent_response(&self.readers, caller, key).await
+        on!(self.requests, read::find_idempotent_response(caller, key))
+    }
+
+    async fn probe_write(&self, number: u64) -> Result<(), Outage> {
+        on!(self.writer, commit::probe_write(number))
     }
 }
 
 #[async_trait]
 impl LogStore for SqliteStore {
     async fn read_log_head(&self) -> Result<LogPosition, Outage> {
-        read::read_log_head(&self.readers).await
+        on!(self.requests, read::read_log_head())
     }
 
     async fn read_log_after(&self, seq: LogPosition, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage> {
-        read::read_log_after(&self.readers, seq, now, limit).await
+        on!(self.requests, read::read_log_after(seq, now, limit))
     }
 
     async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
-        read::list_revocations(&self.readers, page).await
+        on!(self.lists, read::list_revocations(page))
     }
 }
 
 #[async_trait]
 impl TokenStore for SqliteStore {
     async fn find_token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
-        read::find_token(&self.readers, id).await
+        on!(self.requests, read::find_token(id))
     }
 
     async fn list_tokens(&self, filter: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
-        read::list_tokens(&self.readers, filter, page).await
+        on!(self.lists, read::list_tokens(filter, page))
     }
 
     async fn list_evidence(
@@ -217,64 +252,64 @@ impl TokenStore for SqliteStore {
         selector: &EvidenceSelector,
         alive_at: Timestamp,
     ) -> Result<Vec<SeenEvidence>, Outage> {
-        read::list_evidence(&self.readers, selector, alive_at).await
+        on!(self.requests, read::list_evidence(selector, alive_at))
     }
 
     async fn list_sessions(&self, requester: &Requester) -> Result<Vec<EvidenceDigest>, Outage> {
-        read::list_sessions(&self.readers, requester).await
+        on!(self.requests, read::list_sessions(requester))
     }
 }
 
 #[async_trait]
 impl TaskStore for SqliteStore {
     async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
-        read::find_task(&self.readers, id).await
+        on!(self.requests, read::find_task(id))
     }
 
     async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
-        read::list_tasks(&self.readers, filter, page).await
+        on!(self.lists, read::list_tasks(filter, page))
     }
 
     async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::list_overdue_tasks(&self.readers, now, limit).await
+        on!(self.requests, read::list_overdue_tasks(now, limit))
     }
 
     async fn count_live(&self, now: Timestamp, issued_since: Timestamp, limit: u32) -> Result<LiveCounts, Outage> {
-        read::count_live(&self.readers, now, issued_since, limit).await
+        on!(self.requests, read::count_live(now, issued_since, limit))
     }
 
     async fn list_tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::list_tasks_without_grant(&self.readers, limit).await
+        on!(self.requests, read::list_tasks_without_grant(limit))
     }
 
     async fn list_orphaned_tasks(&self, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::list_orphaned_tasks(&self.readers, limit).await
+        on!(self.requests, read::list_orphaned_tasks(limit))
     }
 
     async fn is_party_revoked(&self, task: &Task) -> Result<bool, Outage> {
-        read::is_party_revoked(&self.readers, task).await
+        on!(self.requests, read::is_party_revoked(task))
     }
 
     async fn list_tasks_of_revoked_parties(&self, since: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-        read::list_tasks_of_revoked_parties(&self.readers, since, limit).await
+        on!(self.requests, read::list_tasks_of_revoked_parties(since, limit))
     }
 }
 
 #[async_trait]
 impl QuotaStore for SqliteStore {
     async fn count_usage(&self, key: &QuotaKey, now: Timestamp, limit: u32) -> Result<u32, Outage> {
-        read::count_usage(&self.readers, key, now, limit).await
+        on!(self.requests, read::count_usage(key, now, limit))
     }
 }
 
 #[async_trait]
 impl GrantStore for SqliteStore {
     async fn find_grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
-        read::find_grant(&self.readers, id).await
+        on!(self.requests, read::find_grant(id))
     }
 
     async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
-        read::list_grants(&self.readers, filter, page).await
+        on!(self.lists, read::list_grants(filter, page))
     }
 
     async fn list_live_grants(
@@ -284,11 +319,11 @@ impl GrantStore for SqliteStore {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Grant>, Outage> {
-        read::list_live_grants(&self.readers, requester, agent, now, limit).await
+        on!(self.requests, read::list_live_grants(requester, agent, now, limit))
     }
 
     async fn find_break_glass(&self, id: GrantId) -> Result<Option<BreakGlassGrant>, Outage> {
-        read::find_break_glass(&self.readers, id).await
+        on!(self.requests, read::find_break_glass(id))
     }
 
     async fn list_break_glass(
@@ -296,93 +331,93 @@ impl GrantStore for SqliteStore {
         review: Option<ReviewState>,
         page: &PageRequest,
     ) -> Result<Page<BreakGlassGrant>, ListError> {
-        read::list_break_glass(&self.readers, review, page).await
+        on!(self.lists, read::list_break_glass(review, page))
     }
 }
 
 #[async_trait]
 impl ConfigurationStore for SqliteStore {
     async fn load_configuration_history(&self) -> Result<ConfigurationHistory, Outage> {
-        read::load_configuration_history(&self.readers).await
+        on!(self.requests, read::load_configuration_history())
     }
 }
 
 #[async_trait]
 impl RegistryStore for SqliteStore {
     async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
-        read::load_registry(&self.readers).await
+        on!(self.requests, read::load_registry())
     }
 
     async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {
-        read::list_tools(&self.readers, resource).await
+        on!(self.requests, read::list_tools(resource))
     }
 }
 
 #[async_trait]
 impl KeyStore for SqliteStore {
     async fn load_keys(&self) -> Result<StoredKeys, Outage> {
-        read::load_keys(&self.readers).await
+        on!(self.requests, read::load_keys())
     }
 
     async fn is_unused(&self) -> Result<bool, Outage> {
-        read::is_unused(&self.readers).await
+        on!(self.requests, read::is_unused())
     }
 }
 
 #[async_trait]
 impl AuditStore for SqliteStore {
     async fn list_audit_records(&self, filter: &AuditFilter, page: &PageRequest) -> Result<Page<AuditRow>, ListError> {
-        read::list_audit_records(&self.readers, filter, page).await
+        on!(self.lists, read::list_audit_records(filter, page))
     }
 
     async fn list_audit_heads(&self) -> Result<Vec<(WriterId, Head)>, Outage> {
-        read::list_audit_heads(&self.readers).await
+        on!(self.lists, read::list_audit_heads())
     }
 
     async fn read_audit_chain(&self, writer: WriterId, n: u64, limit: u32) -> Result<Vec<AuditRow>, Outage> {
-        read::read_audit_chain(&self.readers, writer, n, limit).await
+        on!(self.lists, read::read_audit_chain(writer, n, limit))
     }
 
     async fn read_audit_state(&self) -> Result<AuditState, Outage> {
-        read::read_audit_state(&self.readers).await
+        on!(self.lists, read::read_audit_state())
     }
 
     async fn read_checkpoints(&self, after: u64, limit: u32) -> Result<Vec<SignedCheckpoint>, Outage> {
-        read::read_checkpoints(&self.readers, after, limit).await
+        on!(self.lists, read::read_checkpoints(after, limit))
     }
 
     async fn list_checkpoints(&self, page: &PageRequest) -> Result<Page<SignedCheckpoint>, ListError> {
-        read::list_checkpoints(&self.readers, page).await
+        on!(self.lists, read::list_checkpoints(page))
     }
 }
 
 #[async_trait]
 impl ReplicaStore for SqliteStore {
     async fn record_heartbeat(&self, beat: &Heartbeat, _is_news: bool) -> Result<(), Outage> {
-        change_listener::record_heartbeat(&self.writer, beat).await
+        on!(self.writer, change_listener::record_heartbeat(beat))
     }
 
     async fn list_replicas(&self) -> Result<Vec<Heartbeat>, Outage> {
-        change_listener::list_replicas(&self.readers).await
+        on!(self.requests, change_listener::list_replicas())
     }
 
     async fn deregister_replica(&self, id: ReplicaId, number: u64) -> Result<bool, Outage> {
-        change_listener::deregister_replica(&self.writer, id, number).await
+        on!(self.writer, change_listener::deregister_replica(id, number))
     }
 
     async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
-        Ok(Box::new(change_listener::PollingListener::new(self.readers.clone()).await?))
+        Ok(Box::new(change_listener::PollingListener::new(self.reserved.clone()).await?))
     }
 }
 
 #[async_trait]
 impl StatusListStore for SqliteStore {
     async fn allocate_status_block(&self, shard: Shard) -> Result<u64, Outage> {
-        status_lists::allocate_block(&self.writer, shard).await
+        on!(self.writer, status_lists::allocate_block(shard))
     }
 
     async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage> {
-        status_lists::list_shards(&self.readers, now).await
+        on!(self.requests, status_lists::list_shards(now))
     }
 
     async fn list_tokens_with_status(
@@ -392,7 +427,7 @@ impl StatusListStore for SqliteStore {
         after: TokenCursor,
         limit: u32,
     ) -> Result<Vec<TokenRecord>, Outage> {
-        status_lists::list_tokens_with_status(&self.readers, selector, alive_at, after, limit).await
+        on!(self.requests, status_lists::list_tokens_with_status(selector, alive_at, after, limit))
     }
 }
 
@@ -403,7 +438,7 @@ impl MaintenanceStore for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), Outage> {
-        let applied = self.read_applied_migrations().await.map_err(Outage::during("reach the store"))?;
+        let applied = self.read_applied_migrations().await?;
         schema::check_current(&applied, &MIGRATOR, || self.recreate_remedy()).map_err(Outage::during(OP_CHECK_SCHEMA))
     }
 }

@@ -16,22 +16,62 @@ pub(super) fn is_data_error_code(code: &str) -> bool {
     code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
 }
 
-/// An index serves the first condition, and the others filter its result.
-macro_rules! tasks_where {
-    ($first:literal) => {
+/// The tasks in one state. An index that begins with the first condition and the state serves them
+/// in their order; the other conditions filter the result. A state that the filter excludes is not
+/// read at all.
+macro_rules! tasks_in_state {
+    ($state:literal, $first:literal, $if_state:literal) => {
         concat!(
             "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev FROM tasks WHERE ",
             $first,
-            "(?1 IS NULL OR (requester_issuer = ?1 AND requester_subject = ?2)) AND (?3 IS NULL OR root_agent = ?3)
-             AND (?4 IS NULL OR state = ?4)
-             AND (?8 IS NULL OR EXISTS (SELECT 1 FROM json_each(authority) WHERE value->>'$.locations[0]' = ?8))
-             AND (?9 IS NULL OR created >= ?9) AND (?10 IS NULL OR created < ?10)
-             AND (NOT ?11 OR state IN ('active', 'suspended'))
-             AND (created, id) < (?5, ?6) ORDER BY created DESC, tasks.id DESC LIMIT ?7"
+            "state = '",
+            $state,
+            "' AND (?4 IS NULL OR ?4 = '",
+            $state,
+            "') ",
+            $if_state,
+            "AND (?1 IS NULL OR (requester_issuer = ?1 AND requester_subject = ?2)) AND (?3 IS NULL OR root_agent = ?3)
+             AND (?9 IS NULL OR EXISTS (SELECT 1 FROM task_resources AS r WHERE r.resource = ?9 AND r.opened = tasks.created AND r.task = tasks.id))
+             AND created >= ?8 AND (created, id) < (?5, ?6)"
         )
     };
 }
 
+/// The tasks in all states, merged in their order. The states that are final are left out if only
+/// open tasks are wanted.
+macro_rules! tasks_where {
+    ($first:literal) => {
+        concat!(
+            tasks_in_state!("active", $first, ""),
+            " UNION ALL ",
+            tasks_in_state!("suspended", $first, ""),
+            " UNION ALL ",
+            tasks_in_state!("completed", $first, "AND NOT ?10 "),
+            " UNION ALL ",
+            tasks_in_state!("failed", $first, "AND NOT ?10 "),
+            " UNION ALL ",
+            tasks_in_state!("expired", $first, "AND NOT ?10 "),
+            " UNION ALL ",
+            tasks_in_state!("revoked", $first, "AND NOT ?10 "),
+            " ORDER BY created DESC, id DESC LIMIT ?7"
+        )
+    };
+}
+
+/// The tasks at a resource. An index serves the first condition in the order of the list.
+macro_rules! tasks_at_resource {
+    ($first:literal) => {
+        concat!(
+            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev FROM task_resources AS r CROSS JOIN tasks ON tasks.id = r.task WHERE ",
+            $first,
+            "r.resource = ?9 AND (?4 IS NULL OR state = ?4)
+             AND (?1 IS NULL OR (r.issuer = ?1 AND r.subject = ?2)) AND (?3 IS NULL OR r.agent = ?3)
+             AND NOT ?10 AND r.opened >= ?8 AND (r.opened, r.task) < (?5, ?6) ORDER BY r.opened DESC, r.task DESC LIMIT ?7"
+        )
+    };
+}
+
+/// An index serves the first condition, and the others filter its result.
 macro_rules! tokens_where {
     ($first:literal) => {
         concat!(
@@ -101,20 +141,21 @@ macro_rules! audit_where {
              AND (?4 IS NULL OR (requester_issuer = ?4 AND requester_subject = ?5))
              AND (?6 IS NULL OR EXISTS (SELECT 1 FROM audit_agents AS b WHERE b.writer = audit.writer AND b.n = audit.n AND b.agent = ?6))
              AND (?7 IS NULL OR resource = ?7) AND (?8 IS NULL OR event = ?8) AND (?9 IS NULL OR outcome = ?9)
-             AND (?10 IS NULL OR audit.occurred_at >= ?10) AND (?11 IS NULL OR audit.occurred_at < ?11)
-             AND (",
+             AND ",
+            $table,
+            ".occurred_at >= ?10 AND (",
             $table,
             ".occurred_at, ",
             $table,
             ".writer, ",
             $table,
-            ".n) < (?12, ?13, ?14) ORDER BY ",
+            ".n) < (?11, ?12, ?13) ORDER BY ",
             $table,
             ".occurred_at DESC, ",
             $table,
             ".writer DESC, ",
             $table,
-            ".n DESC LIMIT ?15"
+            ".n DESC LIMIT ?14"
         )
     };
     ($first:literal) => {
@@ -162,6 +203,9 @@ statements! {
         SELECT value->>'id', value->>'requester_issuer', value->>'requester_subject', value->>'root_agent', value->>'purpose',
             value->>'authority', value->>'state', value->>'created', value->>'deadline', value->>'version', value->>'last_transition', value->>'grant_id',
             value->>'rev'
+        FROM json_each(?1) WHERE true";
+    INSERT_TASK_RESOURCES = "INSERT INTO task_resources (resource, opened, task, agent, issuer, subject)
+        SELECT value->>'resource', value->>'opened', value->>'task', value->>'agent', value->>'issuer', value->>'subject'
         FROM json_each(?1) WHERE true";
     INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index,
             evidence, evidence_issued, evidence_expires, session)
@@ -265,7 +309,7 @@ statements! {
     TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
         FROM tasks WHERE id = ?1";
     OVERDUE_TASKS = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
-        FROM tasks WHERE state IN ('active', 'suspended') AND deadline <= ?1 ORDER BY deadline, tasks.id LIMIT ?2";
+        FROM tasks INDEXED BY tasks_by_deadline WHERE state IN ('active', 'suspended') AND deadline <= ?1 ORDER BY deadline, tasks.id LIMIT ?2";
     LIVE_TASKS = "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE state IN ('active', 'suspended') LIMIT ?1) AS live";
     LIVE_TOKENS = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE issued >= ?2 AND expires > ?1 LIMIT ?3) AS live";
     TASKS_WITHOUT_GRANT = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
@@ -307,6 +351,9 @@ statements! {
     TASKS = tasks_where!("");
     TASKS_BY_REQUESTER = tasks_where!("requester_subject = ?2 AND requester_issuer = ?1 AND ");
     TASKS_BY_AGENT = tasks_where!("root_agent = ?3 AND ");
+    TASKS_BY_RESOURCE = tasks_at_resource!("");
+    TASKS_BY_RESOURCE_AND_REQUESTER = tasks_at_resource!("r.subject = ?2 AND r.issuer = ?1 AND ");
+    TASKS_BY_RESOURCE_AND_AGENT = tasks_at_resource!("r.agent = ?3 AND ");
     TOKEN = "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage,
         authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE id = ?1";
     TOKENS = tokens_where!("");
@@ -340,6 +387,7 @@ statements! {
         WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3 AND until > ?4
         ORDER BY until DESC, grants.id DESC LIMIT ?5";
     GRANTS = grants_where!("");
+    GRANTS_BY_AGENT = grants_where!("agent = ?3 AND ");
     GRANTS_BY_REQUESTER = grants_where!("requester_subject = ?2 AND requester_issuer = ?1 AND ");
     BREAK_GLASS = break_glass_where!("id = ?1");
     BREAK_GLASS_LIST = break_glass_where!("(occurred_at, id) < (?1, ?2) ORDER BY occurred_at DESC, break_glass.id DESC LIMIT ?3");
@@ -380,6 +428,9 @@ statements! {
     REPLICAS = "SELECT id, name, version, started_at, heartbeat_number, applied_seq, lease_ms, renewed_at, file_digest, file_generation,
         pending_restart FROM replicas ORDER BY started_at, id";
     DEREGISTER_REPLICA = "DELETE FROM replicas WHERE id = ?1 AND heartbeat_number <= ?2";
+
+    /// Writes a new value of a size that needs space on the disk.
+    WRITE_PROBE = "UPDATE write_probe SET content = hex(randomblob(8192 + ?1 % 2)) WHERE singleton = 1";
 
     // ---- garbage collection ----
 

@@ -1,0 +1,56 @@
+//! Databases as operators run them: failovers, poolers, missing rights, full disks, wrong clocks.
+//! These tests start PostgreSQL servers of their own.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a failed assumption fails the test"
+)]
+
+mod clock;
+mod cluster;
+mod disk;
+mod failover;
+#[path = "../store/fixtures.rs"]
+#[expect(dead_code, reason = "the conformance suite uses the rest")]
+mod fixtures;
+#[path = "../support/machine.rs"]
+mod machine;
+mod pgbouncer;
+mod rights;
+#[path = "../support/sealer.rs"]
+mod sealer;
+
+use std::{sync::Arc, time::Duration};
+
+use errand::{
+    adapters::store::{Database, StoreOptions, connect},
+    ports::Outage,
+};
+
+use sealer::sealer;
+
+/// Opens the store at a URL, with limits that keep a test short.
+async fn open(url: &str) -> Arc<dyn Database> {
+    let options = StoreOptions { max_connections: 4, list_connections: 2, ..StoreOptions::default() };
+    let store = connect(url, &options).await.unwrap();
+    store.unlock(sealer());
+    store
+}
+
+fn error_text(outage: &Outage) -> String {
+    errand::ports::ErrorChain(outage).to_string()
+}
+
+/// Waits until a condition holds, with a limit.
+async fn wait_until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    for _ in 0..600 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("timed out: {what}");
+}
