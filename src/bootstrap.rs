@@ -31,7 +31,7 @@ use crate::{
         secret::Secret,
         time::Timestamp,
     },
-    ports::{Clock, Entropy, ErrorChain, Outage, Precondition, RecordSealer, StateChange, Store, StoredKeys, WriteSet},
+    ports::{Clock, Entropy, ErrorChain, Outage, Precondition, StateChange, Store, StoreSealer, StoredKeys, WriteSet},
 };
 
 /// The interval of maintenance: key rotation and garbage collection.
@@ -84,7 +84,7 @@ pub struct Application {
     /// The service.
     pub service: Service,
     /// The sealer of audit records, for another connection to the same store.
-    pub record_sealer: Arc<dyn RecordSealer>,
+    pub store_sealer: Arc<dyn StoreSealer>,
     issuer_keys: Arc<JwksCache>,
 }
 
@@ -155,8 +155,8 @@ impl Application {
         let keyring = open_keyring(&*store, configured_keks(config)?, clock.now()).await?;
         let pepper = keyring.pepper()?;
         let keyring = Arc::new(keyring);
-        let record_sealer = Arc::clone(&keyring) as Arc<dyn RecordSealer>;
-        store.unlock(Arc::clone(&record_sealer));
+        let store_sealer = Arc::clone(&keyring) as Arc<dyn StoreSealer>;
+        store.unlock(Arc::clone(&store_sealer));
         let fetch = fetch_options(config);
         let keys = Arc::new(JwksCache::new(Arc::clone(&clock), fetch.clone()));
         let settings = Settings {
@@ -208,7 +208,7 @@ impl Application {
         };
         let service = Service::new(settings, ports);
         service.describe_file(service.file_version(declaration(config)), Vec::new());
-        Ok(Self { service, record_sealer, issuer_keys: keys })
+        Ok(Self { service, store_sealer, issuer_keys: keys })
     }
 
     /// Applies the declared objects to the store and creates the first keys. A server does this

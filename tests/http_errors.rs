@@ -56,10 +56,10 @@ use errand::{
     ports::{
         AuditFilter, AuditKeys, AuditRow, AuditState, AuditStore, ChangeListener, Clock, CommitError,
         ConfigurationStore, Entropy, EvidenceSelector, FetchCaller, GcStats, GrantFilter, GrantStore, KeyStore,
-        ListError, ListingProblem, LiveCounts, LogStore, MaintenanceStore, McpServers, Outage, Page, PageRequest, QuotaStore,
-        RegistryStore, ReplicaStore, SeenEvidence, SignatureError, Signer, StatusListStore, StoredKey, StoredKeys,
-        StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore,
-        ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
+        ListError, ListingProblem, LiveCounts, LogStore, MaintenanceStore, McpServers, Outage, Page, PageRequest,
+        QuotaStore, RegistryStore, ReplicaStore, SeenEvidence, SignatureError, Signer, StatusListStore, StoredKey,
+        StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
+        TokenStore, ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
     },
 };
 use http_body_util::BodyExt;

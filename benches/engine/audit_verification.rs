@@ -26,7 +26,7 @@ pub async fn measure() -> Vec<Line> {
     let application = Application::build(&config, MigrationPolicy::Always).await.unwrap();
     application.initialize(&config).await.unwrap();
     let opened = errand::bootstrap::connect_store(&config).await.unwrap();
-    opened.unlock(Arc::clone(&application.record_sealer));
+    opened.unlock(Arc::clone(&application.store_sealer));
     let writer = WriterId(Uuid::new_v4());
     for commit in 0..RECORDS / RECORDS_PER_COMMIT {
         let numbers = commit * RECORDS_PER_COMMIT..(commit + 1) * RECORDS_PER_COMMIT;

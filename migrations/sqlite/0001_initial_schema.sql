@@ -28,7 +28,9 @@ CREATE TABLE secrets (                      -- tags of client secrets
 CREATE TABLE versions (                     -- versions for optimistic concurrency
     name TEXT PRIMARY KEY CHECK (name IN ('registry', 'keys')),
     -- every write that changes the registry or the keys adds one
-    version INTEGER NOT NULL CHECK (version >= 0)
+    version INTEGER NOT NULL CHECK (version >= 0),
+    -- of the registry: HMAC-SHA-256 over its version and all its rows
+    seal TEXT
 ) STRICT;
 INSERT INTO versions (name, version) VALUES ('registry', 0), ('keys', 0);
 

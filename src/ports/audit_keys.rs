@@ -1,19 +1,7 @@
 //! The keys that authenticate the audit trail.
 
 use super::Outage;
-use crate::domain::{
-    audit::{SALT_LEN, Seal},
-    jose::jwk::JwkSet,
-};
-
-/// Seals audit records as they are written.
-pub trait RecordSealer: Send + Sync {
-    /// Returns a salt for a personal value: unpredictable, and never returned again.
-    fn new_salt(&self) -> [u8; SALT_LEN];
-
-    /// Computes the message authentication code of a record from its hash, with the current key.
-    fn seal(&self, hash: &str) -> Result<Seal, Outage>;
-}
+use crate::domain::{audit::Seal, jose::jwk::JwkSet};
 
 /// Verifies audit records, and signs and verifies checkpoints.
 pub trait AuditKeys: Send + Sync {

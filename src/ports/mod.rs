@@ -11,10 +11,11 @@ mod outage;
 mod process;
 mod signer;
 mod store;
+mod store_sealer;
 mod threads;
 mod trusted_keys;
 
-pub use audit_keys::{AuditKeys, RecordSealer};
+pub use audit_keys::AuditKeys;
 pub use clock::Clock;
 pub use entropy::Entropy;
 pub use mcp::{ListingProblem, McpServers, ToolListing, ToolListingError, ToolProblem, UnusableTool};
@@ -22,5 +23,6 @@ pub use outage::{ErrorChain, OP_CHECK_SCHEMA, OP_FIND_SIGNING_KEY, Outage, Retry
 pub use process::ProcessUsage;
 pub use signer::{Signer, VerifiedToken};
 pub use store::*;
+pub use store_sealer::StoreSealer;
 pub use threads::ThreadSpawner;
 pub use trusted_keys::{FetchCaller, SignatureError, TrustedKeys};

@@ -15,7 +15,7 @@ use errand::{
         secret::Secret,
         time::{Lifetime, Timestamp},
     },
-    ports::{AuditKeys, RecordSealer, Signer, StoredKey, StoredKeys},
+    ports::{AuditKeys, Signer, StoreSealer, StoredKey, StoredKeys},
 };
 use josekit::{jwk::Jwk, jws::JwsSigner as _};
 use ring::{

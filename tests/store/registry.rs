@@ -17,7 +17,7 @@ use errand::{
         secret::SecretTag,
         task::{Task, TaskState},
     },
-    ports::{GrantFilter, Precondition, StateChange, Store, StoredKey, WriteOutcome, WriteSet},
+    ports::{CommitError, GrantFilter, Precondition, StateChange, Store, StoredKey, WriteOutcome, WriteSet},
 };
 use serde_json::json;
 
@@ -321,6 +321,65 @@ async fn block_round_trips(on: &TestStore) {
     assert!(outage.source.to_string().contains("table `blocks`, column `reason`, row `agent/planner`"));
 }
 
+/// No row can be changed, added, removed or put back outside the program. The registry is then
+/// neither read nor changed.
+async fn registry_is_sealed(on: &TestStore) {
+    let store = on.open().await;
+    let secret = |tag: u8| StoredSecretTag { tag: SecretTag::from_bytes(vec![tag; 32]), source: Source::Api };
+    let block = Block {
+        subject: BlockSubject::Object(ObjectKind::Admin, "audit".into()),
+        kind: BlockKind::Blocked,
+        reason: "lost laptop".parse().unwrap(),
+        by: "admin:ops".into(),
+        at: NOW,
+    };
+    let put = |id: &str, role: &str| StateChange::PutObject(Box::new(admin(id, role)));
+    commit_changes(&*store, vec![put("ops", "auditor"), put("audit", "auditor")]).await;
+    on.tamper("CREATE TABLE yesterday AS SELECT * FROM objects WHERE id = 'ops'").await;
+    let rest = vec![
+        put("ops", "operator"),
+        StateChange::PutSecret(client("ops"), secret(1)),
+        StateChange::PutSecret(client("audit"), secret(2)),
+        StateChange::Block(block),
+    ];
+    commit_changes(&*store, rest).await;
+    store.load_registry().await.unwrap();
+    for table in ["objects", "secrets", "blocks", "versions"] {
+        on.tamper(&format!("CREATE TABLE saved_{table} AS SELECT * FROM {table}")).await;
+    }
+    for sql in [
+        "DELETE FROM blocks",
+        "UPDATE blocks SET block_kind = 'suspended'",
+        "UPDATE objects SET body = replace(body, 'auditor', 'operator') WHERE id = 'audit'",
+        "INSERT INTO objects (kind, id, body, owner) SELECT kind, 'evil', replace(body, 'ops', 'evil'), owner FROM objects WHERE id = 'ops'",
+        "DELETE FROM objects WHERE id = 'audit'",
+        "UPDATE objects SET owner = 'file' WHERE id = 'audit'",
+        "UPDATE objects SET registered_seq = registered_seq + 1 WHERE id = 'audit'",
+        "DELETE FROM objects WHERE id = 'ops'; INSERT INTO objects SELECT * FROM yesterday",
+        "UPDATE secrets SET tag = (SELECT o.tag FROM secrets AS o WHERE o.client = 'ops') WHERE client = 'audit'",
+        "DELETE FROM secrets WHERE client = 'audit'",
+        "UPDATE versions SET version = version + 1 WHERE name = 'registry'",
+        "UPDATE versions SET seal = NULL WHERE name = 'registry'",
+        "UPDATE versions SET seal = 'x' WHERE name = 'registry'",
+    ] {
+        for statement in sql.split("; ") {
+            assert!(on.tamper(statement).await > 0, "{statement}");
+        }
+        let outage = crate::schema::error_text(&store.load_registry().await.unwrap_err());
+        assert!(outage.contains("was changed, added or removed outside this program"), "{sql}: {outage}");
+        let change = WriteSet { state_changes: vec![put("guest", "auditor")], ..WriteSet::default() };
+        let refused = store.commit(WRITER, &[change]).await.unwrap_err();
+        assert!(matches!(refused, CommitError::RolledBack(_)), "{sql}: a new seal would vouch for the row");
+        for table in ["objects", "secrets", "blocks", "versions"] {
+            on.tamper(&format!("DELETE FROM {table}")).await;
+            on.tamper(&format!("INSERT INTO {table} SELECT * FROM saved_{table}")).await;
+        }
+        store.load_registry().await.unwrap();
+    }
+    commit_changes(&*store, vec![put("guest", "auditor")]).await;
+    store.load_registry().await.unwrap();
+}
+
 async fn orphaned_task_is_ended(on: &TestStore) {
     let store = on.open().await;
     let write = WriteSet { task: Some(task(1)), ..WriteSet::default() };
@@ -451,5 +510,6 @@ conformance!(
     tasks_without_grant_are_found,
     removal_deletes_grants_and_orphans_tasks,
     block_round_trips,
+    registry_is_sealed,
     orphaned_task_is_ended,
 );

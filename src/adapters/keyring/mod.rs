@@ -38,7 +38,7 @@ use crate::{
         secret::Pepper,
         time::Timestamp,
     },
-    ports::{AuditKeys, Outage, RecordSealer, Signer, StoredKey, StoredKeys, VerifiedToken, signing_key_aad},
+    ports::{AuditKeys, Outage, Signer, StoreSealer, StoredKey, StoredKeys, VerifiedToken, signing_key_aad},
 };
 
 /// A reason why signing keys can't be used or generated.
@@ -338,7 +338,7 @@ impl Signer for Keyring {
     }
 }
 
-impl RecordSealer for Keyring {
+impl StoreSealer for Keyring {
     /// Computes the salt as `HMAC-SHA-256(key, count)` with a random key of this process.
     fn new_salt(&self) -> [u8; SALT_LEN] {
         let count = self.salt_count.fetch_add(1, Ordering::Relaxed);
@@ -348,6 +348,15 @@ impl RecordSealer for Keyring {
 
     fn seal(&self, hash: &str) -> Result<Seal, Outage> {
         self.keys().sealed_keys.seal(hash).map_err(Outage::during("seal an audit record"))
+    }
+
+    fn seal_registry(&self, version: u64, digest: &str) -> Result<String, Outage> {
+        self.keys().sealed_keys.seal_registry(version, digest).map_err(Outage::during("seal the registry"))
+    }
+
+    fn is_registry_authentic(&self, version: u64, digest: &str, seal: &str) -> Result<bool, Outage> {
+        let keys = self.keys();
+        keys.sealed_keys.is_registry_authentic(version, digest, seal).map_err(Outage::during("verify the registry"))
     }
 }
 

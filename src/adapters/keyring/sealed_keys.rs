@@ -24,6 +24,7 @@ use crate::{
 pub(super) struct SealedKeys {
     client_secrets: BTreeMap<u64, Zeroizing<Vec<u8>>>,
     audit_records: BTreeMap<u64, hmac::Key>,
+    row_tags: BTreeMap<u64, hmac::Key>,
     checkpoints: BTreeMap<u64, OwnKey>,
 }
 
@@ -43,8 +44,9 @@ impl SealedKeys {
                 KeyPurpose::AuditRecords => {
                     opened.audit_records.insert(epoch, hmac::Key::new(hmac::HMAC_SHA256, &bytes));
                 }
-                // No row has a tag yet.
-                KeyPurpose::RowTags => {}
+                KeyPurpose::RowTags => {
+                    opened.row_tags.insert(epoch, hmac::Key::new(hmac::HMAC_SHA256, &bytes));
+                }
                 KeyPurpose::AuditCheckpoints => {
                     let key = OwnKey::parse(SigningAlgorithm::EdDSA, &bytes).ok_or_else(malformed)?;
                     drop(opened.checkpoints.insert(epoch, key));
@@ -68,6 +70,23 @@ impl SealedKeys {
         Ok(Seal { epoch: *epoch, mac: encode_base64url(mac.as_ref()) })
     }
 
+    /// Computes the message authentication code of the registry.
+    pub(super) fn seal_registry(&self, version: u64, digest: &str) -> Result<String, KeyringError> {
+        let mac = hmac::sign(self.registry_key()?, registry_mac_message(version, digest).as_bytes());
+        Ok(encode_base64url(mac.as_ref()))
+    }
+
+    pub(super) fn is_registry_authentic(&self, version: u64, digest: &str, seal: &str) -> Result<bool, KeyringError> {
+        let (key, message) = (self.registry_key()?, registry_mac_message(version, digest));
+        let mac = decode_base64url(seal);
+        Ok(mac.is_some_and(|mac| hmac::verify(key, message.as_bytes(), &mac).is_ok()))
+    }
+
+    fn registry_key(&self) -> Result<&hmac::Key, KeyringError> {
+        let key = self.row_tags.last_key_value().map(|(_, key)| key);
+        key.ok_or(KeyringError::MissingSealedKey(KeyPurpose::RowTags))
+    }
+
     /// Returns the number of the next key of audit records.
     pub(super) fn next_audit_epoch(&self) -> u64 {
         self.audit_records.last_key_value().map_or(1, |(epoch, _)| epoch.saturating_add(1))
@@ -83,6 +102,10 @@ impl SealedKeys {
     pub(super) fn checkpoint_keys(&self) -> impl DoubleEndedIterator<Item = &OwnKey> {
         self.checkpoints.values()
     }
+}
+
+fn registry_mac_message(version: u64, digest: &str) -> String {
+    format!("errand registry\n{version}\n{digest}")
 }
 
 fn audit_mac_message(hash: &str) -> String {

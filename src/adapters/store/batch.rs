@@ -278,6 +278,12 @@ impl<'a> BatchPlan<'a> {
         self.accepted_writes().next().is_none()
     }
 
+    /// Returns the new version of the registry, if it changes.
+    pub(crate) fn new_registry_version(&self) -> Option<u64> {
+        let row = self.new_versions.iter().find(|row| row.name == REGISTRY_VERSION)?;
+        u64::try_from(row.version).ok()
+    }
+
     /// Returns the tasks to insert.
     pub(crate) fn task_rows(&self) -> Result<Vec<TaskRow>, Outage> {
         self.accepted_writes().filter_map(|write| write.task.as_ref()).map(TaskRow::new).collect()

@@ -5,10 +5,10 @@ mod batch;
 mod cursor;
 mod lane;
 mod log_scan;
-mod record_sealer;
 mod rows;
 mod schema;
 mod statements;
+mod store_sealer;
 
 pub mod postgres;
 pub mod sqlite;
@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::ports::{Outage, RecordSealer, Store};
+use crate::ports::{Outage, Store, StoreSealer};
 use postgres::PostgresStore;
 use sqlite::SqliteStore;
 
@@ -75,9 +75,9 @@ pub trait Database: Store {
     /// concurrently.
     async fn migrate(&self) -> Result<(), Outage>;
 
-    /// Provides the sealer of audit records, whose keys are in the store itself. Before this, no
-    /// audit record can be written.
-    fn unlock(&self, sealer: Arc<dyn RecordSealer>);
+    /// Provides the sealer, whose keys are in the store itself. Before this, no audit record can be
+    /// written, and no registry can be written or read.
+    fn unlock(&self, sealer: Arc<dyn StoreSealer>);
 
     /// Checks that the server of the database can be used, whatever the schema: its version, and
     /// that it is a primary whose connections keep their sessions.

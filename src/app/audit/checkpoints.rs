@@ -67,6 +67,9 @@ impl Service {
         if let Some(last) = &last {
             // A checkpoint of a trail that has lost records would vouch for the loss.
             last.check_progress(log, &state.writers).map_err(Outage::during(OP_SIGN_CHECKPOINT))?;
+            if !last.registry.can_become(&state.registry) {
+                return Err(Outage::during(OP_SIGN_CHECKPOINT)(CheckpointFault::Registry(last.number)).into());
+            }
         }
         let checkpoint = Checkpoint {
             iat: now,

@@ -8,7 +8,7 @@ use crate::{
         ChainVerification, CheckpointSequence, Head, Pins, SearchColumns, Tampering, WriterId,
         checkpoint::{Checkpoint, CheckpointFault, RegistryState, hash_of},
     },
-    ports::{AuditKeys, AuditRow, AuditStore, Outage},
+    ports::{AuditKeys, AuditRow, AuditStore, ErrorChain, Outage},
 };
 
 /// The number of records that are read at a time.
@@ -23,6 +23,8 @@ pub enum AuditFinding {
     Chain(WriterId, Tampering),
     /// In the sequence of checkpoints.
     Checkpoint(CheckpointFault),
+    /// In the stored registry.
+    Registry(String),
 }
 
 impl fmt::Display for AuditFinding {
@@ -30,6 +32,7 @@ impl fmt::Display for AuditFinding {
         match self {
             Self::Chain(writer, tampering) => write!(f, "chain {}: {tampering}", writer.0),
             Self::Checkpoint(fault) => fault.fmt(f),
+            Self::Registry(fault) => write!(f, "registry: {fault}"),
         }
     }
 }
@@ -86,8 +89,14 @@ impl Service {
         verification.read_checkpoints().await?;
         verification.add_kept(kept);
         let state = store.read_audit_state().await?;
-        // The keys of all records that have been written are in the log that has been written.
-        self.inner.follower.committed_snapshot(cx.now).await?;
+        match store.load_registry().await {
+            // The keys of all records that have been written are in the log that has been written.
+            Ok(_) => drop(self.inner.follower.committed_snapshot(cx.now).await?),
+            // The log can't be followed with such a registry.
+            Err(outage) => {
+                verification.report.findings.push(AuditFinding::Registry(ErrorChain(&outage).to_string()));
+            }
+        }
         verification.check_state(&state.registry, state.log.number());
         verification.verify_chains(&state.writers).await?;
         Ok(verification.report)
@@ -143,7 +152,7 @@ impl StoreVerification<'_> {
         let Some(last) = self.sequence.last() else { return };
         // Chains are compared record by record.
         let faults = last.check_progress(log, &last.writers).err();
-        let is_changed = last.registry.version == registry.version && last.registry.digest != registry.digest;
+        let is_changed = !last.registry.can_become(registry);
         let number = last.number;
         for fault in faults.into_iter().chain(is_changed.then_some(CheckpointFault::Registry(number))) {
             self.report.add_fault(fault);

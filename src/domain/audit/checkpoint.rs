@@ -77,6 +77,15 @@ impl Checkpoint {
     }
 }
 
+impl RegistryState {
+    /// Returns whether a later state can have become of this one: at the same version, nothing has
+    /// changed, and versions only grow.
+    #[must_use]
+    pub fn can_become(&self, later: &Self) -> bool {
+        later.version > self.version || later == self
+    }
+}
+
 /// Returns the number of records of all chains.
 #[must_use]
 pub fn count_records(writers: &BTreeMap<WriterId, Head>) -> u64 {
@@ -187,7 +196,8 @@ pub enum CheckpointFault {
     /// A checkpoint that is recorded, or kept elsewhere, is not stored.
     #[error("checkpoint {0} is missing, or is another one than the one that was recorded or kept")]
     Unknown(u64),
-    /// The registry differs from the one of the last checkpoint at the same version.
+    /// The registry differs from the one of the last checkpoint at the same version, or its version
+    /// has decreased.
     #[error("the registry was changed outside this server after checkpoint {0}")]
     Registry(u64),
     /// The export does not end with a checkpoint of all its records.
@@ -256,6 +266,16 @@ mod tests {
         assert_eq!(last.check_progress(9, &heads(&[4])), lost(writer(2), 6, 0));
         let log = CheckpointFault::LostLog { expected: 7, found: 6, checkpoint: 3 };
         assert_eq!(last.check_progress(6, &heads(&[4, 6])), Err(log));
+    }
+
+    #[test]
+    fn registry_changes_with_its_version_only() {
+        let state = |digest: &str, version| RegistryState { digest: digest.into(), version };
+        for (digest, version, want) in
+            [("d", 4, true), ("e", 5, true), ("e", 4, false), ("d", 3, false), ("e", 3, false)]
+        {
+            assert_eq!(state("d", 4).can_become(&state(digest, version)), want, "{digest} {version}");
+        }
     }
 
     #[test]

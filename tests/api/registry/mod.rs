@@ -6,3 +6,4 @@ pub(super) mod file_ownership;
 pub(super) mod hostile_mcp_servers;
 pub(super) mod objects;
 pub(super) mod reregistration;
+pub(super) mod sealed_registry;

@@ -7,16 +7,16 @@
 
 use sqlx::{Connection, PgConnection, query, query_as, query_scalar};
 
-use super::{lane::Lane, sql};
+use super::{lane::Lane, read, sql};
 use crate::{
     adapters::store::{
         batch::{BatchPlan, GuardQuery, GuardState, TxEnd, is_data_error},
         lane::on,
-        record_sealer::SealerCell,
         rows::{
             AppliedFileRow, AuditHeadRow, AuditRecordRow, BlockRow, GrantRow, IdempotencyRow, KeyRow, ObjectRow,
             ToolRow, VersionRow, to_i64, to_json, transition_json,
         },
+        store_sealer::SealerCell,
     },
     domain::{
         audit::{Head, WriterId},
@@ -69,6 +69,10 @@ async fn apply_batch(
         // Nothing is outcomes, so the rollback also releases what was taken in advance.
         return Ok((plan.outcomes()?, TxEnd::Rollback));
     }
+    if plan.new_registry_version().is_some() {
+        // A new seal must not vouch for rows that were changed outside this program.
+        read::read_registry(tx, sealer).await?;
+    }
     release_unused(tx, &plan).await?;
     let needs_log_lock = plan.log_entry_count() > 0 || plan.state_changes().next().is_some();
     if needs_log_lock {
@@ -79,6 +83,9 @@ async fn apply_batch(
         execute_rows(tx, sql::INSERT_LOG, &log, "append to the log").await?;
         for change in plan.state_changes() {
             apply_change(tx, change, head).await?;
+        }
+        if let Some(version) = plan.new_registry_version() {
+            seal_registry(tx, sealer, version).await?;
         }
     }
     execute_rows(tx, sql::INSERT_TASKS, &plan.task_rows()?, "open tasks").await?;
@@ -172,6 +179,16 @@ async fn chain_head(tx: &mut PgConnection, writer: WriterId) -> Result<Option<He
     let lock = query_as(sql::LOCK_WRITER).bind(writer.0);
     let row: Option<AuditHeadRow> = lock.fetch_optional(tx).await.map_err(Outage::during("write the audit trail"))?;
     row.map(|row| row.read().map(|(_, head)| head)).transpose()
+}
+
+/// Seals the registry as this batch leaves it. The lock on the versions keeps others from changing
+/// it until the commit.
+async fn seal_registry(tx: &mut PgConnection, sealer: &SealerCell, version: u64) -> Result<(), Outage> {
+    let operation = "seal the registry";
+    let rows = read::read_registry_rows(tx).await.map_err(Outage::during(operation))?;
+    let seal = sealer.get()?.seal_registry(version, &rows.digest()?)?;
+    query(sql::SEAL_REGISTRY).bind(seal).execute(tx).await.map_err(Outage::during(operation))?;
+    Ok(())
 }
 
 /// Applies one state change. `head` is the head of the log before this batch.

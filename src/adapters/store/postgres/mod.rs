@@ -27,8 +27,8 @@ use crate::{
     adapters::store::{
         Database, StoreOptions, StoreUrlError,
         lane::{RESERVED_CONNECTIONS, on},
-        record_sealer::SealerCell,
         schema::{self, AppliedMigration},
+        store_sealer::SealerCell,
     },
     domain::{
         audit::{Head, WriterId, checkpoint::SignedCheckpoint},
@@ -49,9 +49,9 @@ use crate::{
     ports::{
         AuditFilter, AuditRow, AuditState, AuditStore, ChangeListener, CommitError, ConfigurationStore,
         EvidenceSelector, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LiveCounts, LogStore,
-        MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, QuotaStore, RecordSealer, RegistryStore,
-        ReplicaStore, SeenEvidence, StatusListStore, Store, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor,
-        TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
+        MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, QuotaStore, RegistryStore, ReplicaStore,
+        SeenEvidence, StatusListStore, Store, StoreSealer, StoredKeys, StoredRegistry, TaskFilter, TaskStore,
+        TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
@@ -172,7 +172,7 @@ fn parse_url(text: &str) -> Result<PgConnectOptions, StoreUrlError> {
 
 #[async_trait]
 impl Database for PostgresStore {
-    fn unlock(&self, sealer: Arc<dyn RecordSealer>) {
+    fn unlock(&self, sealer: Arc<dyn StoreSealer>) {
         self.sealer.set(sealer);
     }
 
@@ -333,7 +333,7 @@ impl ConfigurationStore for PostgresStore {
 #[async_trait]
 impl RegistryStore for PostgresStore {
     async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
-        on!(self.requests, read::load_registry())
+        on!(self.requests, read::load_registry(&self.sealer))
     }
 
     async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {

@@ -10,11 +10,12 @@ use crate::{
         cursor,
         log_scan::{LogScan, read_entries},
         rows::{
-            AppliedFileRow, AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, CheckpointRow, EvidenceRow,
-            GrantRow, IdempotencyRow, KeyRow, KnownToolRow, LogRow, ObjectRow, SealedKeyRow, SecretRow, TaskRow,
-            TokenRow, ToolRow, VersionRow, digest_of, digest_registry, party_keys, read_session, to_i64, to_json,
+            AppliedFileRow, AuditHeadRow, AuditRecordRow, BreakGlassRow, CheckpointRow, EvidenceRow, GrantRow,
+            IdempotencyRow, KeyRow, LogRow, RegistryRows, SealedKeyRow, TaskRow, TokenRow, ToolRow, VersionRow,
+            digest_of, party_keys, read_session, to_i64, to_json,
         },
         schema::AppliedMigration,
+        store_sealer::SealerCell,
     },
     domain::{
         audit::{
@@ -81,22 +82,25 @@ pub(super) async fn read_log_after(
     }
 }
 
-pub(super) async fn load_registry(connection: &mut PgConnection) -> Result<StoredRegistry, Outage> {
+pub(super) async fn load_registry(
+    connection: &mut PgConnection,
+    sealer: &SealerCell,
+) -> Result<StoredRegistry, Outage> {
     let operation = "read the registry";
     let mut tx = connection.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
+    let registry = read_registry(&mut tx, sealer).await?;
+    tx.commit().await.map_err(Outage::during(operation))?;
+    Ok(registry)
+}
+
+/// Reads the registry in a transaction, and verifies its seal.
+pub(super) async fn read_registry(tx: &mut PgConnection, sealer: &SealerCell) -> Result<StoredRegistry, Outage> {
+    let operation = "read the registry";
     let versions: Vec<VersionRow> =
         query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
-    let RegistryRows { objects, secrets, tools, blocks } =
-        read_registry_rows(&mut tx).await.map_err(Outage::during(operation))?;
-    tx.commit().await.map_err(Outage::during(operation))?;
-    Ok(StoredRegistry {
-        version: VersionRow::find(&versions, REGISTRY_VERSION)?,
-        entries: objects.iter().map(ObjectRow::read).collect::<Result<_, _>>()?,
-        registration_positions: objects.iter().map(ObjectRow::registration_position).collect::<Result<_, _>>()?,
-        secret_tags: SecretRow::read_all(secrets)?,
-        known_tools: KnownToolRow::read_all(tools)?,
-        blocks: blocks.into_iter().map(BlockRow::read).collect::<Result<_, _>>()?,
-    })
+    let seal = query_scalar(sql::REGISTRY_SEAL).fetch_one(&mut *tx).await.map_err(Outage::during(operation))?;
+    let rows = read_registry_rows(tx).await.map_err(Outage::during(operation))?;
+    rows.read(VersionRow::find(&versions, REGISTRY_VERSION)?, seal, sealer)
 }
 
 pub(super) async fn load_configuration_history(connection: &mut PgConnection) -> Result<ConfigurationHistory, Outage> {
@@ -108,14 +112,7 @@ pub(super) async fn load_configuration_history(connection: &mut PgConnection) ->
     Ok(ConfigurationHistory { issuer, applied })
 }
 
-struct RegistryRows {
-    objects: Vec<ObjectRow>,
-    secrets: Vec<SecretRow>,
-    tools: Vec<KnownToolRow>,
-    blocks: Vec<BlockRow>,
-}
-
-async fn read_registry_rows(tx: &mut PgConnection) -> Result<RegistryRows, sqlx::Error> {
+pub(super) async fn read_registry_rows(tx: &mut PgConnection) -> Result<RegistryRows, sqlx::Error> {
     Ok(RegistryRows {
         objects: query_as(sql::OBJECTS).fetch_all(&mut *tx).await?,
         secrets: query_as(sql::SECRETS).fetch_all(&mut *tx).await?,
@@ -511,18 +508,14 @@ pub(super) async fn read_audit_state(connection: &mut PgConnection) -> Result<Au
     let seq: i64 = query_scalar(sql::LOG_HEAD).fetch_one(&mut *tx).await.map_err(Outage::during(operation))?;
     let versions: Vec<VersionRow> =
         query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
-    let RegistryRows { objects, secrets, tools, blocks } =
-        read_registry_rows(&mut tx).await.map_err(Outage::during(operation))?;
+    let registry = read_registry_rows(&mut tx).await.map_err(Outage::during(operation))?;
     let last = query_as(sql::CHECKPOINTS).bind(i64::MAX).bind(1_i64);
     let last: Option<CheckpointRow> = last.fetch_optional(&mut *tx).await.map_err(Outage::during(operation))?;
     tx.commit().await.map_err(Outage::during(operation))?;
     Ok(AuditState {
         writers: heads.into_iter().map(AuditHeadRow::read).collect::<Result<_, _>>()?,
         log: LogPosition::new(seq.unsigned_abs()),
-        registry: RegistryState {
-            digest: digest_registry(&objects, &secrets, &tools, &blocks)?,
-            version: VersionRow::find(&versions, REGISTRY_VERSION)?,
-        },
+        registry: RegistryState { digest: registry.digest()?, version: VersionRow::find(&versions, REGISTRY_VERSION)? },
         last_checkpoint: last.map(CheckpointRow::read).transpose()?,
     })
 }

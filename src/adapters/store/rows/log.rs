@@ -10,7 +10,7 @@ use crate::{
         revocation::{LogAction, LogEntry, LogPosition, NewEntry, Target, check_known},
         task::Task,
     },
-    ports::{AuditRow, Outage, RecordSealer},
+    ports::{AuditRow, Outage, StoreSealer},
 };
 
 /// `revocation_log`
@@ -112,7 +112,7 @@ impl AuditRecordRow {
         writer: WriterId,
         head: &mut Head,
         records: impl IntoIterator<Item = &'a Record>,
-        sealer: &dyn RecordSealer,
+        sealer: &dyn StoreSealer,
     ) -> Result<(Vec<Self>, Vec<AuditAgentRow>), Outage> {
         let mut actors = Vec::new();
         let link = |record: &Record| {

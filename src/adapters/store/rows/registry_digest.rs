@@ -1,31 +1,80 @@
-//! The digest of the stored registry, which checkpoints of the audit trail contain.
+//! The registry as stored, its digest, and its seal. The seal authenticates all rows as a whole, so
+//! that no row can be changed, added, removed or put back outside this program.
 
 use ring::digest::{self, Context};
 use serde::Serialize;
+use thiserror::Error;
 
 use super::{BlockRow, KnownToolRow, ObjectRow, SecretRow};
-use crate::{domain::encode_base64url, ports::Outage};
+use crate::{
+    adapters::store::store_sealer::SealerCell,
+    domain::encode_base64url,
+    ports::{Outage, StoredRegistry},
+};
 
-/// Returns the SHA-256 of all rows in base64url. Each row is a line of JSON with the name of its
-/// table, and the lines are sorted.
-pub(crate) fn digest_registry(
-    objects: &[ObjectRow],
-    secrets: &[SecretRow],
-    tools: &[KnownToolRow],
-    blocks: &[BlockRow],
-) -> Result<String, Outage> {
-    let mut lines = Vec::with_capacity(objects.len() + secrets.len() + tools.len() + blocks.len());
-    add_lines(&mut lines, "objects", objects)?;
-    add_lines(&mut lines, "secrets", secrets)?;
-    add_lines(&mut lines, "tools", tools)?;
-    add_lines(&mut lines, "blocks", blocks)?;
-    lines.sort_unstable();
-    let mut context = Context::new(&digest::SHA256);
-    for line in lines {
-        context.update(line.as_bytes());
-        context.update(b"\n");
+/// The rows of the registry do not match their seal.
+#[derive(Debug, Error)]
+#[error(
+    "a row of the table `objects`, `secrets`, `tools` or `blocks` was changed, added or removed outside this program; \
+     restore the database from a backup"
+)]
+pub(crate) struct UnsealedRegistryError;
+
+/// All rows of the registry.
+pub(crate) struct RegistryRows {
+    pub(crate) objects: Vec<ObjectRow>,
+    pub(crate) secrets: Vec<SecretRow>,
+    pub(crate) tools: Vec<KnownToolRow>,
+    pub(crate) blocks: Vec<BlockRow>,
+}
+
+impl RegistryRows {
+    /// Returns the SHA-256 of all rows in base64url. Each row is a line of JSON with the name of
+    /// its table, and the lines are sorted.
+    pub(crate) fn digest(&self) -> Result<String, Outage> {
+        let Self { objects, secrets, tools, blocks } = self;
+        let mut lines = Vec::with_capacity(objects.len() + secrets.len() + tools.len() + blocks.len());
+        add_lines(&mut lines, "objects", objects)?;
+        add_lines(&mut lines, "secrets", secrets)?;
+        add_lines(&mut lines, "tools", tools)?;
+        add_lines(&mut lines, "blocks", blocks)?;
+        lines.sort_unstable();
+        let mut context = Context::new(&digest::SHA256);
+        for line in lines {
+            context.update(line.as_bytes());
+            context.update(b"\n");
+        }
+        Ok(encode_base64url(context.finish().as_ref()))
     }
-    Ok(encode_base64url(context.finish().as_ref()))
+
+    /// Reads the rows, and verifies their seal. A row that can't be parsed is reported by name.
+    pub(crate) fn read(
+        self,
+        version: u64,
+        seal: Option<String>,
+        sealer: &SealerCell,
+    ) -> Result<StoredRegistry, Outage> {
+        let digest = self.digest()?;
+        let is_new = version == 0 && seal.is_none() && self.is_empty();
+        let Self { objects, secrets, tools, blocks } = self;
+        let registry = StoredRegistry {
+            version,
+            entries: objects.iter().map(ObjectRow::read).collect::<Result<_, _>>()?,
+            registration_positions: objects.iter().map(ObjectRow::registration_position).collect::<Result<_, _>>()?,
+            secret_tags: SecretRow::read_all(secrets)?,
+            known_tools: KnownToolRow::read_all(tools)?,
+            blocks: blocks.into_iter().map(BlockRow::read).collect::<Result<_, _>>()?,
+        };
+        let is_authentic = match seal {
+            Some(seal) => sealer.get()?.is_registry_authentic(version, &digest, &seal)?,
+            None => is_new,
+        };
+        if is_authentic { Ok(registry) } else { Err(Outage::during("verify the registry")(UnsealedRegistryError)) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.secrets.is_empty() && self.tools.is_empty() && self.blocks.is_empty()
+    }
 }
 
 fn add_lines<T: Serialize>(lines: &mut Vec<String>, table: &str, rows: &[T]) -> Result<(), Outage> {

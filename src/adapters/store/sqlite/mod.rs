@@ -32,8 +32,8 @@ use crate::{
     adapters::store::{
         Database, StoreOptions,
         lane::{RESERVED_CONNECTIONS, on},
-        record_sealer::SealerCell,
         schema::{self, AppliedMigration},
+        store_sealer::SealerCell,
     },
     domain::{
         audit::{Head, WriterId, checkpoint::SignedCheckpoint},
@@ -54,9 +54,9 @@ use crate::{
     ports::{
         AuditFilter, AuditRow, AuditState, AuditStore, ChangeListener, CommitError, ConfigurationStore,
         EvidenceSelector, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LiveCounts, LogStore,
-        MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, QuotaStore, RecordSealer, RegistryStore,
-        ReplicaStore, SeenEvidence, StatusListStore, Store, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor,
-        TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
+        MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, QuotaStore, RegistryStore, ReplicaStore,
+        SeenEvidence, StatusListStore, Store, StoreSealer, StoredKeys, StoredRegistry, TaskFilter, TaskStore,
+        TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
     },
 };
 
@@ -178,7 +178,7 @@ fn is_in_memory(url: &str) -> bool {
 
 #[async_trait]
 impl Database for SqliteStore {
-    fn unlock(&self, sealer: Arc<dyn RecordSealer>) {
+    fn unlock(&self, sealer: Arc<dyn StoreSealer>) {
         self.sealer.set(sealer);
     }
 
@@ -345,7 +345,7 @@ impl ConfigurationStore for SqliteStore {
 #[async_trait]
 impl RegistryStore for SqliteStore {
     async fn load_registry(&self) -> Result<StoredRegistry, Outage> {
-        on!(self.requests, read::load_registry())
+        on!(self.requests, read::load_registry(&self.sealer))
     }
 
     async fn list_tools(&self, resource: &ClientId) -> Result<Vec<ToolRecord>, Outage> {

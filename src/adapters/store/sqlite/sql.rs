@@ -190,6 +190,7 @@ statements! {
         AND break_glass = ?4 AND until > ?5";
     RELEASE_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN (SELECT value FROM json_each(?1))";
     UPDATE_VERSION = "UPDATE versions SET version = ?2 WHERE name = ?1";
+    SEAL_REGISTRY = "UPDATE versions SET seal = ?1 WHERE name = 'registry'";
 
     // ---- commit: writes ----
 
@@ -296,6 +297,7 @@ statements! {
     VERSIONS = "SELECT name, version FROM versions";
     ISSUER = "SELECT issuer FROM deployment";
     APPLIED_FILES = "SELECT number, digest, generation, actor, occurred_at FROM applied_files ORDER BY number";
+    REGISTRY_SEAL = "SELECT seal FROM versions WHERE name = 'registry'";
     OBJECTS = "SELECT kind, id, body, owner, registered_seq FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
     /// Only the digests, because the definitions may be long.
