@@ -152,6 +152,10 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
         format_args!("at most {verified_tokens} verified tokens and {verified_megabytes} MiB"),
     ));
     text.push(format_line("status lists", summarize_status_list(config)));
+    summarize_fetch(config, text);
+}
+
+fn summarize_fetch(config: &Config, text: &mut Vec<String>) {
     if !config.fetch.networks.is_empty() {
         text.push(format_line("fetch networks", format_list(&config.fetch.networks)));
     }
