@@ -39,7 +39,11 @@ impl<'a> Document<'a> {
 
     fn add_error(&self, span: Option<Range<usize>>, key: String, reason: String, remedy: String) {
         let position = span.map(|span| self.line_and_column(span.start));
-        self.errors.borrow_mut().push(ConfigError { file: self.file.to_owned(), position, key, reason, remedy });
+        let error = ConfigError { file: self.file.to_owned(), position, key, reason, remedy };
+        // Two checks may read the same value.
+        if !self.errors.borrow().contains(&error) {
+            self.errors.borrow_mut().push(error);
+        }
     }
 
     /// Records an error about an environment variable.

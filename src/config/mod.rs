@@ -7,6 +7,7 @@
 mod dev;
 mod diagnostic;
 mod document;
+mod example;
 mod format;
 mod node;
 mod reload;

@@ -16,7 +16,10 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::document::{Document, Location};
+use super::{
+    document::{Document, Location},
+    example::find_example,
+};
 use crate::domain::{
     authority::{Arg, Decimal},
     time::Lifetime,
@@ -93,7 +96,7 @@ impl<'a> Node<'a> {
     /// Reads each element of an array with `read`, which reports and omits invalid elements.
     pub(super) fn elements<T>(&self, read: impl FnMut(Node<'a>) -> Option<T>) -> Option<Vec<T>> {
         let is_single = !matches!(self.value, DeValue::Array(_) | DeValue::Table(_));
-        let expected = if is_single { "an array: put the value into brackets, `[…]`" } else { "an array" };
+        let expected = if is_single { "an array in brackets" } else { "an array" };
         let items = self.expect_kind(expected, self.value.as_array())?;
         let node = |(n, item): (usize, &'a Spanned<DeValue<'a>>)| {
             let location = Location {
@@ -128,9 +131,20 @@ impl<'a> Node<'a> {
         Some(self.location.document.base_dir.join(self.non_empty_string()?))
     }
 
-    /// Returns whether the value is a string, for keys that accept a string or a table.
-    pub(super) fn is_string(&self) -> bool {
-        self.value.is_str()
+    /// Reads a string or a table, for keys that accept either.
+    pub(super) fn string_or_section(&self) -> Option<StringOrSection<'a>> {
+        if let Some(text) = self.value.as_str() {
+            return Some(StringOrSection::String(text));
+        }
+        let table = self.expect_kind("a string or a table", self.value.as_table())?;
+        Some(StringOrSection::Section(Section::new(self.location.clone(), Some(table))))
+    }
+
+    /// Reads a string, a whole number, or true or false.
+    pub(super) fn scalar(&self) -> Option<Value> {
+        let is_scalar = matches!(self.value, DeValue::String(_) | DeValue::Integer(_) | DeValue::Boolean(_));
+        let value = is_scalar.then(|| self.to_json()).filter(|value| !value.is_null());
+        self.expect_kind("a string, a whole number, or true or false", value)
     }
 
     /// Converts the value to JSON.
@@ -155,7 +169,7 @@ impl<'a> Node<'a> {
                 self.reject("`inf` and `nan` are not valid JSON numbers", "write a finite number, or a string")
             }),
             DeValue::Boolean(flag) => Some(Arg::Bool(*flag)),
-            DeValue::Datetime(_) => self.reject("found a date", "write a string"),
+            DeValue::Datetime(_) => self.expect_kind("a string", None),
             DeValue::Array(items) => {
                 let depth = nested_depth()?;
                 let list = self.elements(|item| item.to_arg(depth))?;
@@ -185,27 +199,43 @@ impl<'a> Node<'a> {
             // A duration is not a secret, so that it may be shown.
             self.error(format_args!("`{text}` is a string"), format_args!("write {number} without quotes: {hint}"));
         } else {
-            let expected = format!("a whole number: {hint}");
-            let _: Option<()> = self.expect_kind(&expected, None);
+            let example = self.example();
+            self.error(format_args!("found {}", self.kind()), format_args!("write a whole number{example}: {hint}"));
         }
     }
 
     fn expect_kind<T>(&self, expected: &str, value: Option<T>) -> Option<T> {
         if value.is_none() {
             // The value is not shown: it may be a secret at the wrong key, and errors are logged.
-            let found = match self.value {
-                DeValue::String(_) => "a string",
-                DeValue::Integer(_) => "an integer",
-                DeValue::Float(_) => "a float",
-                DeValue::Boolean(_) => "a boolean",
-                DeValue::Datetime(_) => "a date",
-                DeValue::Array(_) => "an array",
-                DeValue::Table(_) => "a table",
-            };
-            self.error(format_args!("found {found}"), format_args!("write {expected}"));
+            self.error(format_args!("found {}", self.kind()), format_args!("write {expected}{}", self.example()));
         }
         value
     }
+
+    fn kind(&self) -> &'static str {
+        match self.value {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a float",
+            DeValue::Boolean(_) => "a boolean",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "an array",
+            DeValue::Table(_) => "a table",
+        }
+    }
+
+    /// Returns how the key is written in `errand.example.toml`, for a remedy.
+    fn example(&self) -> String {
+        find_example(&self.location.key).map_or_else(String::new, |example| format!(", for example {example}"))
+    }
+}
+
+/// A value that may be a string or a table.
+pub(super) enum StringOrSection<'a> {
+    /// A string.
+    String(&'a str),
+    /// A table.
+    Section(Section<'a>),
 }
 
 /// A table and its location. An absent table yields the defaults of its keys.
@@ -309,9 +339,15 @@ impl<'a> Section<'a> {
         node.and_then(|node| node.section()).unwrap_or_else(|| Section::new(location, None))
     }
 
-    /// Reads an optional array of tables.
+    /// Reads an optional array of tables. A single table, such as `[issuers]` for `[[issuers]]`, is
+    /// an error, and its keys are checked like those of an array.
     pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
-        self.get(key).and_then(|node| node.elements(|item| item.section())).unwrap_or_default()
+        let Some(node) = self.get(key) else { return Vec::new() };
+        if let Some(table) = node.value.as_table() {
+            let _: Option<()> = node.expect_kind("an array of tables", None);
+            return vec![Section::new(node.location, Some(table))];
+        }
+        node.elements(|item| item.section()).unwrap_or_default()
     }
 
     /// Returns whether the table is present.

@@ -1,6 +1,6 @@
 //! Scopes and tools in ceilings, delegation edges and entitlement rules.
 
-use crate::config::node::{Node, Section};
+use crate::config::node::{Node, Section, StringOrSection};
 use crate::domain::{
     authority::{Arg, Constraints, MAX_DETAILS_DEPTH, ToolUse},
     id::ToolName,
@@ -25,19 +25,22 @@ pub(in crate::config) fn read_access(mut section: Section<'_>) -> Option<Access>
 
 /// Reads tools, each by its name or with constraints on its arguments.
 pub(in crate::config) fn read_tools(node: &Node<'_>) -> Option<Vec<ToolUse>> {
-    node.elements(|item| {
-        if item.is_string() { item.parse::<ToolName>(TOOL_NAME_HINT).map(Into::into) } else { read_tool_use(&item) }
+    node.elements(|item| match item.string_or_section()? {
+        StringOrSection::String(_) => item.parse::<ToolName>(TOOL_NAME_HINT).map(Into::into),
+        StringOrSection::Section(section) => read_tool_use(&item, section),
     })
 }
 
-fn read_tool_use(node: &Node<'_>) -> Option<ToolUse> {
-    let mut section = node.section()?;
+fn read_tool_use(node: &Node<'_>, mut section: Section<'_>) -> Option<ToolUse> {
     let tool = section.required("identifier", "\"read_file\"", |node| node.parse::<ToolName>(TOOL_NAME_HINT));
     let constraints = section.get("constraints");
     let additional = section.optional("additional_arguments", |node| node.boolean()).map(Arg::Bool);
     let arg = match &constraints {
         None => None,
-        Some(node) => Some(node.to_arg(MAX_DETAILS_DEPTH)?),
+        Some(node) => {
+            node.entries()?;
+            Some(node.to_arg(MAX_DETAILS_DEPTH)?)
+        }
     };
     let parsed = Constraints::parse(arg.as_ref(), additional.as_ref()).map_err(|error| {
         let path = error.path.strip_prefix(".constraints").unwrap_or(&error.path).trim_start_matches('.');

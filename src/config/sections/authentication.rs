@@ -114,6 +114,7 @@ pub(in crate::config) fn read_jwks_file(node: &Node<'_>) -> Option<JwkSet> {
 
 /// Reads a JWK set in the configuration.
 pub(in crate::config) fn read_jwks(node: &Node<'_>) -> Option<JwkSet> {
+    node.entries()?;
     JwkSet::try_from(node.to_json()).map_err(|error| node.error(error, JWKS_HINT)).ok()
 }
 

@@ -1,12 +1,12 @@
 //! `[[issuers]]`: the trusted identity providers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use serde_json::Value;
 use url::Url;
 
 use crate::config::{
-    node::{Node, Section},
+    node::{Node, Section, StringOrSection},
     sections::{
         access::{CLIENT_ID_HINT, read_scopes, read_tools},
         authentication::{check_public_keys, read_jwks, read_jwks_file},
@@ -100,10 +100,15 @@ pub(in crate::config) fn read_issuer(
 
 fn read_key_source(node: &Node<'_>) -> Option<KeySource> {
     let remedy = "write `\"discovery\"`, `{ jwks_uri = \"https://…\" }` or `{ jwks_file = \"….json\" }`";
-    if node.is_string() {
-        return node.parse_keyword();
-    }
-    let mut section = node.section()?;
+    let mut section = match node.string_or_section()? {
+        StringOrSection::String("discovery") => return Some(KeySource::Discovery),
+        StringOrSection::String(text) => {
+            let remedy = remedy_for_key_source(text).unwrap_or(remedy);
+            node.error("the string does not name a key source", remedy);
+            return None;
+        }
+        StringOrSection::Section(section) => section,
+    };
     let found = section.exclusive(&["jwks_uri", "jwks_file", "inline"]);
     match found {
         Some(("jwks_uri", node)) => node.parse::<Url>("write the URL that serves its keys").map(KeySource::JwksUri),
@@ -113,6 +118,20 @@ fn read_key_source(node: &Node<'_>) -> Option<KeySource> {
             node.error("does not name a key source", remedy);
             None
         }
+    }
+}
+
+/// Returns what a string was most likely meant as, if it is not `discovery`.
+fn remedy_for_key_source(text: &str) -> Option<&'static str> {
+    let text = text.trim().to_ascii_lowercase();
+    if text.contains(".well-known/openid-configuration") || text.contains(".well-known/oauth-authorization-server") {
+        Some("write `keys = \"discovery\"`: the URL of the metadata follows from `issuer`")
+    } else if text.starts_with("https:") || text.starts_with("http:") {
+        Some("write the URL into a table: `keys = { jwks_uri = \"https://…\" }`")
+    } else if Path::new(&text).extension().is_some_and(|ending| ending == "json" || ending == "jwks") {
+        Some("write the file into a table: `keys = { jwks_file = \"….json\" }`")
+    } else {
+        None
     }
 }
 
@@ -175,15 +194,14 @@ fn read_entitlement(mut section: Section<'_>) -> Option<Entitlement> {
 
 fn read_user_matcher(node: &Node<'_>) -> Option<UserMatcher> {
     let remedy = "write `\"everyone\"` or `{ claim = { name = \"groups\", value = \"…\" } }`";
-    if node.is_string() {
-        let text = node.string()?;
-        let is_everyone = text == "everyone";
-        if !is_everyone {
+    let mut section = match node.string_or_section()? {
+        StringOrSection::String("everyone") => return Some(UserMatcher::Everyone),
+        StringOrSection::String(text) => {
             node.error(format_args!("unknown value `{}`", text.escape_debug()), remedy);
+            return None;
         }
-        return is_everyone.then_some(UserMatcher::Everyone);
-    }
-    let mut section = node.section()?;
+        StringOrSection::Section(section) => section,
+    };
     let mut claim = section.required("claim", "{ name = \"groups\", value = \"…\" }", |node| node.section())?;
     let location = claim.location.clone();
     let path = match claim.exclusive(&["name", "path"]) {
@@ -215,13 +233,6 @@ fn read_claim_path(node: &Node<'_>) -> Option<Vec<String>> {
 
 /// Reads the claims that every token must have: texts, integers, or true and false.
 fn read_required_claims(node: &Node<'_>) -> Option<BTreeMap<String, Value>> {
-    let entries = node.entries()?.into_iter().filter_map(|(node, name)| {
-        let value = node.to_json();
-        if !matches!(value, Value::String(_) | Value::Bool(_)) && value.as_i64().is_none() {
-            node.error("is not a text, an integer, or true or false", "write the value that the claim must have");
-            return None;
-        }
-        Some((name.to_owned(), value))
-    });
+    let entries = node.entries()?.into_iter().filter_map(|(node, name)| Some((name.to_owned(), node.scalar()?)));
     Some(entries.collect())
 }

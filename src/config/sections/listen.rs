@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::config::{
     DEV_LISTEN, LISTEN_VARIABLE, OPERATIONS_LISTEN_VARIABLE,
-    node::{Node, Section},
+    node::{Node, Section, StringOrSection},
     sections::secrets::read_variable,
 };
 
@@ -40,10 +40,10 @@ pub enum ForwardedHeader {
 pub(in crate::config) fn read_listen(root: &mut Section<'_>) -> Listen {
     let at = |address| Listen { address, trusted_proxies: Vec::new(), forwarded_header: ForwardedHeader::default() };
     let listen = root.optional("listen", |node| {
-        if node.is_string() {
-            return read_address(&node).map(at);
-        }
-        let mut section = node.section()?;
+        let mut section = match node.string_or_section()? {
+            StringOrSection::String(_) => return read_address(&node).map(at),
+            StringOrSection::Section(section) => section,
+        };
         let address = section.optional("address", |node| read_address(&node)).unwrap_or(DEV_LISTEN);
         let networks = section.optional("trusted_proxies", |node| {
             node.elements(|item| item.parse("write a network in CIDR notation, such as `10.0.0.0/8` or `192.0.2.1/32`"))

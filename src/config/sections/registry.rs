@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::{
     document::Location,
-    node::{Node, Section},
+    node::{Node, Section, StringOrSection},
     sections::{
         access::{CLIENT_ID_HINT, TOOL_NAME_HINT, read_access},
         authentication::{self, ClientCredentials},
@@ -124,10 +124,10 @@ fn read_known_as(node: &Node<'_>) -> Option<BTreeMap<IssuerUrl, Vec<String>>> {
 
 /// Reads an entry of `may_delegate_to`: an agent's id, or a table with limits on the delegation.
 fn read_edge(node: &Node<'_>) -> Option<Edge> {
-    if node.is_string() {
-        return node.parse::<ClientId>(CLIENT_ID_HINT).map(Into::into);
-    }
-    let mut section = node.section()?;
+    let mut section = match node.string_or_section()? {
+        StringOrSection::String(_) => return node.parse::<ClientId>(CLIENT_ID_HINT).map(Into::into),
+        StringOrSection::Section(section) => section,
+    };
     let agent = section.required("agent", "\"reader\"", |node| node.parse(CLIENT_ID_HINT));
     let depths = u32::from(*Edge::DEPTH_RANGE.start())..=u32::from(*Edge::DEPTH_RANGE.end());
     let depth = section

@@ -26,9 +26,12 @@ pub(in crate::config) fn read_tls(root: &mut Section<'_>) -> Option<TlsConfig> {
     }
     let certificate = section.required_node("certificate_file", "\"tls/chain.pem\"");
     let key = section.required_node("key_file", "\"tls/key.pem\"");
+    let chain_pem = certificate.as_ref().and_then(secrets::read_file);
+    let key_pem = key.as_ref().and_then(|key| {
+        secrets::check_permissions(key);
+        secrets::read_file(key)
+    });
     let (certificate, key) = (certificate?, key?);
-    secrets::check_permissions(&key);
-    let (chain_pem, key_pem) = (secrets::read_file(&certificate), secrets::read_file(&key));
     let (chain_pem, key_pem) = (chain_pem?, key_pem?);
     let chain = CertificateDer::pem_slice_iter(&chain_pem).collect::<Result<Vec<_>, _>>();
     let chain = chain.ok().filter(|chain| !chain.is_empty());

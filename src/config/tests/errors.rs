@@ -90,22 +90,47 @@ fn wrong_kind_of_value_is_explained() {
         (
             "store.url",
             "tokens.lifetime = \"soon\"\nstore.url",
-            "errand.toml:3:19: tokens.lifetime: found a string (write a whole number: seconds; the maximum is 15 minutes)",
+            "errand.toml:3:19: tokens.lifetime: found a string (write a whole number, for example `lifetime = 300`: seconds; the maximum is 15 minutes)",
         ),
         (
             "store.url",
             "tokens.lifetime = 2.5\nstore.url",
-            "errand.toml:3:19: tokens.lifetime: found a float (write a whole number: seconds; the maximum is 15 minutes)",
+            "errand.toml:3:19: tokens.lifetime: found a float (write a whole number, for example `lifetime = 300`: seconds; the maximum is 15 minutes)",
         ),
         (
             "store.url",
             "status_list.enabled = \"true\"\nstore.url",
-            "errand.toml:3:23: status_list.enabled: found a string (write true or false without quotes)",
+            "errand.toml:3:23: status_list.enabled: found a string (write true or false without quotes, for example `enabled = true`)",
         ),
         (
             "[\"RS256\"]",
             "\"RS256\"",
-            "errand.toml:10:14: issuers[0].algorithms of `https://login.example.com`: found a string (write an array: put the value into brackets, `[…]`)",
+            "errand.toml:10:14: issuers[0].algorithms of `https://login.example.com`: found a string (write an array in brackets, for example `algorithms = [\"RS256\"]`)",
+        ),
+        (
+            "[[issuers]]",
+            "[issuers]",
+            "errand.toml:6:1: issuers: found a table (write an array of tables, for example `[[issuers]]`, then keys such as `issuer = \"https://login.example.com\"`)",
+        ),
+        (
+            "keys = \"discovery\"",
+            "keys = \"https://login.example.com/keys\"",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: the string does not name a key source (write the URL into a table: `keys = { jwks_uri = \"https://…\" }`)",
+        ),
+        (
+            "keys = \"discovery\"",
+            "keys = \"https://login.example.com/.well-known/openid-configuration\"",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: the string does not name a key source (write `keys = \"discovery\"`: the URL of the metadata follows from `issuer`)",
+        ),
+        (
+            "keys = \"discovery\"",
+            "keys = \"login.jwks.json\"",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: the string does not name a key source (write the file into a table: `keys = { jwks_file = \"….json\" }`)",
+        ),
+        (
+            "keys = \"discovery\"",
+            "keys = \"jwks_uri\"",
+            "errand.toml:8:8: issuers[0].keys of `https://login.example.com`: the string does not name a key source (write `\"discovery\"`, `{ jwks_uri = \"https://…\" }` or `{ jwks_file = \"….json\" }`)",
         ),
         (
             "https://sts.example.com\"\ntrust",
@@ -183,7 +208,7 @@ fn inline_secret_is_rejected_and_not_echoed() {
         (
             "{ method = \"client_secret_basic\" }",
             "\"s3cret\"",
-            "errand.toml:26:18: resources[0].authentication of `files`: found a string (write a table)",
+            "errand.toml:26:18: resources[0].authentication of `files`: found a string (write a table, for example `authentication = { method = \"client_secret_basic\", secret_file = \"secrets/files\" }`)",
         ),
         (
             "keys.encryption_key_file = \"secrets/encryption-key\"",
@@ -397,7 +422,7 @@ fn invalid_rules_for_identity_providers_and_fetches_are_rejected() {
         (
             "token_types",
             "required_claims = { v = 1.5 }\ntoken_types",
-            "errand.toml:11:25: issuers[0].required_claims.\"v\" of `https://login.example.com`: is not a text, an integer, or true or false (write the value that the claim must have)",
+            "errand.toml:11:25: issuers[0].required_claims.\"v\" of `https://login.example.com`: found a float (write a string, a whole number, or true or false, for example `required_claims = { token_use = \"access\" }`)",
         ),
         (
             "token_types",
@@ -534,7 +559,7 @@ fn values_above_caps_are_rejected() {
         (
             "store.url",
             "audit.introspections = false\nstore.url",
-            "errand.toml:3:24: audit.introspections: found a boolean (write a string)",
+            "errand.toml:3:24: audit.introspections: found a boolean (write a string, for example `introspections = \"changes\"`)",
         ),
         (
             "store.url",
@@ -636,6 +661,11 @@ fn invalid_objects_are_rejected() {
         ),
         (
             "may_delegate_to =",
+            "known_as = { \"https://login.example.com/\" = [\"x\"] }\nmay_delegate_to =",
+            "errand.toml:16:12: agents[0].known_as of `planner`: issuer `https://login.example.com/` does not exist; did you mean `https://login.example.com`? Issuers are compared character by character (list, by `issuer` of the `[[issuers]]`, the client ids that identify this agent alone)",
+        ),
+        (
+            "may_delegate_to =",
             "known_as = { \"https://elsewhere.example\" = [\"x\"] }\nmay_delegate_to =",
             "errand.toml:16:12: agents[0].known_as of `planner`: issuer `https://elsewhere.example` does not exist (list, by `issuer` of the `[[issuers]]`, the client ids that identify this agent alone)",
         ),
@@ -703,12 +733,12 @@ fn invalid_rules_and_edges_are_rejected() {
     let rows = [
         (tool, with("constraints = { path = { regex = \".*\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path: unknown constraint; use `equals`, `one_of`, `not_one_of`, `min`, `max`, `prefix`, `subset`, `max_length` or `any` {remedy}")),
         (tool, with("constraints = { path = { prefix = \"/a/../b\" } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: path.prefix: must be a string without dot segments, empty segments, backslashes or other spellings of these {remedy}")),
-        (tool, with("constraints = 1"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: must be an object that maps argument names to rules {remedy}")),
+        (tool, with("constraints = 1"), "errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: found an integer (write a table, for example `constraints = { path = { prefix = \"/reports/\" }, text = { any = true } }`)".into()),
         (tool, with("constraints = { n = { max = 1e400 } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: n.max: contains a number that a double can't represent exactly (RFC 8785); use a string {remedy}")),
         (tool, with("constraints = { n = { max = 50.00000000000000001 } }"), format!("errand.toml:17:84: agents[0].access[0].tools[0].constraints of `planner`: n.max: contains a number that a double can't represent exactly (RFC 8785); use a string {remedy}")),
         (tool, with("constraints = { n = { max = inf } }"), "errand.toml:17:98: agents[0].access[0].tools[0].constraints.n.max of `planner`: `inf` and `nan` are not valid JSON numbers (write a finite number, or a string)".into()),
         (tool, with("constraint = {}"), "errand.toml:17:70: agents[0].access[0].tools[0].constraint of `planner`: unknown key (did you mean `constraints`?)".into()),
-        (tool, with("constraints = {}, additional_arguments = \"no\""), "errand.toml:17:111: agents[0].access[0].tools[0].additional_arguments of `planner`: found a string (write true or false)".into()),
+        (tool, with("constraints = {}, additional_arguments = \"no\""), "errand.toml:17:111: agents[0].access[0].tools[0].additional_arguments of `planner`: found a string (write true or false, for example `additional_arguments = false`)".into()),
         (tool, format!("scopes = [\"files:read\"], {}", with("constraints = { n = { max = 5 } }")), "errand.toml:17:10: agents[0].access of `planner`: the constraints for `read_file` of `files` have no effect; another entry allows every call of it (remove the constraints, or the scope or bare tool name that already allows every call)".into()),
         (edge, "may_delegate_to = [{ agent = \"reader\", depth = 8 }]".into(), "errand.toml:16:48: agents[0].may_delegate_to[0].depth of `planner`: `8` is not between 1 and 7 (maximum number of agents that may follow, this one included)".into()),
         (edge, "may_delegate_to = [{ depth = 1 }]".into(), "errand.toml:16:20: agents[0].may_delegate_to[0].agent of `planner`: is missing (for example, `agent = \"reader\"`)".into()),
@@ -722,35 +752,130 @@ fn invalid_rules_and_edges_are_rejected() {
     check(&rows);
 }
 
-/// No key accepts a date, so replacing any value with a date must cause an error at that key.
+/// Each key of the example, in comments or not, gets values of wrong types, among them a date,
+/// which no key accepts. The error names the key, what was found and what is wanted, with an
+/// example.
 #[test]
 fn wrong_value_type_is_reported_at_every_key() {
-    fn replace_nth_value(value: &mut toml::Value, path: &str, at: usize, seen: &mut usize) -> Option<String> {
-        *seen += 1;
-        if *seen == at {
-            *value = toml::Value::Datetime("2026-11-20".parse().unwrap());
-            return Some(path.to_owned());
-        }
-        match value {
-            toml::Value::Table(table) => table.iter_mut().find_map(|(key, value)| {
-                let key = if key.contains(':') { format!("\"{key}\"") } else { key.clone() };
-                replace_nth_value(value, format!("{path}.{key}").trim_start_matches('.'), at, seen)
-            }),
-            toml::Value::Array(items) => items
-                .iter_mut()
-                .enumerate()
-                .find_map(|(n, item)| replace_nth_value(item, &format!("{path}[{n}]"), at, seen)),
-            _ => None,
-        }
-    }
     let dir = config_dir();
-    let mut checked = 0;
-    for at in 2.. {
-        let mut example = toml::Value::Table(EXAMPLE.parse().unwrap());
-        let Some(path) = replace_nth_value(&mut example, "", at, &mut 0) else { break };
-        let errors = load(&dir, &toml::to_string(&example).unwrap(), &variables).expect_err(&path);
-        assert!(errors.lines().any(|line| line.contains(&path) && line.contains("found a date")), "{path}: {errors}");
-        checked += 1;
+    let (mut checked, mut keys) = (0, std::collections::BTreeSet::new());
+    for (document, key) in documents() {
+        for at in 2.. {
+            let Some((path, value)) = nth_value(&document, "", at, &mut 0) else { break };
+            // A variant is about one key, and what is in a key set is not configuration.
+            let names = path.split(['.', '[']).collect::<Vec<_>>();
+            let is_in_key_set = ["jwks.", "inline."].iter().any(|key| path.contains(key));
+            if is_in_key_set || key.as_ref().is_some_and(|key| !names.contains(&key.as_str())) {
+                continue;
+            }
+            for wrong in wrong_values(&path, value) {
+                let mut changed = document.clone();
+                replace_nth_value(&mut changed, at, &mut 0, &wrong);
+                let errors = load(&dir, &toml::to_string(&changed).unwrap(), &variables).expect_err(&path);
+                let is_about = |line: &&str| [": ", " of "].iter().any(|end| line.contains(&format!(": {path}{end}")));
+                let found = errors.lines().filter(is_about).filter(|line| line.contains(": found a"));
+                let [found] = found.collect::<Vec<_>>()[..] else { panic!("{path} = {wrong}: {errors}") };
+                assert!(found.contains("(write ") && found.contains("for example `"), "{found}");
+                checked += 1;
+            }
+            keys.insert(path);
+        }
     }
-    assert!(checked > 100, "{checked}");
+    assert!(keys.len() > 250 && checked > 500, "{} {checked}", keys.len());
+}
+
+/// Returns the example with all defaults, and one variant of it for each key in a comment.
+fn documents() -> Vec<(toml::Value, Option<String>)> {
+    // Of two keys that exclude each other, the example uses the second.
+    const EXCLUSIVE: [(&str, &str); 3] = [("url", "url_file"), ("jwks", "jwks_file"), ("secret_env", "secret_file")];
+    let is_default = |rest: &str| rest.starts_with(|c: char| c.is_ascii_lowercase());
+    let explicit = |line: &'static str| match line.strip_prefix('#') {
+        Some(rest) if is_default(rest) || rest == " [tls]" => rest.trim(),
+        _ => line,
+    };
+    let lines = EXAMPLE.lines().map(explicit).collect::<Vec<_>>();
+    let key_of = |line: &str| {
+        let table = line.parse::<toml::Table>().ok()?;
+        table.keys().next().filter(|_| table.len() == 1).cloned()
+    };
+    let parse = |lines: &[&str]| toml::Value::Table(lines.join("\n").parse().unwrap());
+    let mut documents = vec![(parse(&lines), None)];
+    for (n, line) in lines.iter().enumerate() {
+        let Some(text) = line.strip_prefix("# ").filter(|text| is_default(text)) else { continue };
+        let Some(key) = key_of(text) else { continue };
+        let is_header = |line: &&str| line.starts_with('[');
+        let start = lines[..n].iter().rposition(is_header).unwrap_or_default();
+        let end = lines[n..].iter().position(is_header).map_or(lines.len(), |length| n + length);
+        let mut variant = lines.clone();
+        for other in &mut variant[start..end] {
+            let other_key = key_of(other);
+            let is_excluded = |name: &String| EXCLUSIVE.contains(&(key.as_str(), name.as_str()));
+            if other_key.is_some_and(|name| name == key || is_excluded(&name)) {
+                *other = "";
+            }
+        }
+        variant[n] = text;
+        // `[[agents.may_delegate_to]]` would be a second definition.
+        if key == "may_delegate_to" {
+            continue;
+        }
+        documents.push((parse(&variant), Some(key)));
+    }
+    documents
+}
+
+/// Returns values of other types than the one of the key.
+fn wrong_values(path: &str, value: &toml::Value) -> Vec<toml::Value> {
+    // These keys accept a string too.
+    let accepts_string = path.ends_with("].keys")
+        || path.ends_with("].to")
+        || [".tools[", ".may_delegate_to["].iter().any(|list| {
+            let element = path.rsplit_once(list).and_then(|(before, index)| {
+                index.strip_suffix(']').filter(|index| !index.contains(']')).map(|_| before)
+            });
+            element.is_some_and(|before| !before.starts_with("resources"))
+        });
+    let text = toml::Value::String("true".into());
+    let confused = match value {
+        toml::Value::String(_) if accepts_string => toml::Value::Integer(1),
+        toml::Value::String(_) => toml::Value::Array(vec![value.clone()]),
+        toml::Value::Array(items) => items.first().cloned().unwrap_or(text),
+        toml::Value::Table(_) if accepts_string => toml::Value::Boolean(true),
+        _ => text,
+    };
+    // A constraint may have any JSON value.
+    let is_json = path.contains(".constraints.");
+    let date = toml::Value::Datetime("2026-11-20".parse().unwrap());
+    if is_json { vec![date] } else { vec![date, confused] }
+}
+
+fn nth_value<'a>(value: &'a toml::Value, path: &str, at: usize, seen: &mut usize) -> Option<(String, &'a toml::Value)> {
+    *seen += 1;
+    if *seen == at {
+        return Some((path.to_owned(), value));
+    }
+    match value {
+        toml::Value::Table(table) => table.iter().find_map(|(key, value)| {
+            let is_chosen = key.contains(':') || path.ends_with(".required_claims");
+            let key = if is_chosen { format!("\"{key}\"") } else { key.clone() };
+            nth_value(value, format!("{path}.{key}").trim_start_matches('.'), at, seen)
+        }),
+        toml::Value::Array(items) => {
+            items.iter().enumerate().find_map(|(n, item)| nth_value(item, &format!("{path}[{n}]"), at, seen))
+        }
+        _ => None,
+    }
+}
+
+fn replace_nth_value(value: &mut toml::Value, at: usize, seen: &mut usize, by: &toml::Value) -> bool {
+    *seen += 1;
+    if *seen == at {
+        *value = by.clone();
+        return true;
+    }
+    match value {
+        toml::Value::Table(table) => table.iter_mut().any(|(_, value)| replace_nth_value(value, at, seen, by)),
+        toml::Value::Array(items) => items.iter_mut().any(|item| replace_nth_value(item, at, seen, by)),
+        _ => false,
+    }
 }

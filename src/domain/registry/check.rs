@@ -243,7 +243,16 @@ impl Registry {
             }
             for (issuer, names) in &agent.known_as {
                 match self.issuers.get(issuer) {
-                    None => report("known_as", format!("issuer `{issuer}` does not exist")),
+                    None => {
+                        let reason = match self.issuer_in_other_spelling(issuer.as_str()) {
+                            Some(known) => format!(
+                                "issuer `{issuer}` does not exist; did you mean `{}`? Issuers are compared character by character",
+                                known.issuer
+                            ),
+                            None => format!("issuer `{issuer}` does not exist"),
+                        };
+                        report("known_as", reason);
+                    }
                     // Otherwise every user token of the issuer would name this agent,
                     // regardless of its client.
                     Some(issuer) if names.iter().any(|name| issuer.audiences.contains(name)) => {

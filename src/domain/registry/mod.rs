@@ -361,6 +361,14 @@ impl Registry {
         self.issuers.iter().find(|(url, _)| url.as_str() == issuer).map(|(_, issuer)| issuer)
     }
 
+    /// Returns the enabled issuer whose identifier is another spelling of this URL, such as with or
+    /// without a slash at its end. Tokens of it are not accepted under this name.
+    #[must_use]
+    pub fn issuer_in_other_spelling(&self, issuer: &str) -> Option<&TrustedIssuer> {
+        self.issuers()
+            .find(|known| !known.disabled && known.issuer.as_str() != issuer && known.issuer.is_same_location(issuer))
+    }
+
     /// Returns all issuers.
     pub fn issuers(&self) -> impl Iterator<Item = &TrustedIssuer> {
         self.issuers.values().map(AsRef::as_ref)

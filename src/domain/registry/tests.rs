@@ -299,7 +299,12 @@ fn agent_referring_to_unknown_object_is_rejected() {
     one(
         "known_as",
         json!({"https://login.example.com/": ["x"]}),
-        "known_as: issuer `https://login.example.com/` does not exist",
+        "known_as: issuer `https://login.example.com/` does not exist; did you mean `https://login.example.com`? Issuers are compared character by character",
+    );
+    one(
+        "known_as",
+        json!({"https://login.example.org": ["x"]}),
+        "known_as: issuer `https://login.example.org` does not exist",
     );
     one("known_as", json!({LOGIN: ["reader-app", ""]}), "known_as: empty client id for `https://login.example.com`");
     one(
