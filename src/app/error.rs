@@ -19,7 +19,7 @@ use crate::{
         scope::ScopeError,
         task::TransitionError,
         token::foreign_claims::ClaimError,
-        uri::ResourceUri,
+        uri::{ResourceUri, UrlError},
     },
     ports::{ListError, Outage, ToolListingError},
 };
@@ -217,6 +217,9 @@ pub enum RequestError {
     /// The target is unknown, ambiguous or missing.
     #[error("target: {0}")]
     InvalidTarget(&'static str),
+    /// `resource` is not a URI that a resource can have.
+    #[error("target: `resource` is not a valid resource URI: {0}")]
+    InvalidResource(UrlError),
     /// No resource is registered with the URI or the name.
     #[error("target: {rule}{}", nearest_hint(.nearest.as_ref()))]
     UnknownTarget {
@@ -271,6 +274,11 @@ pub enum TokenError {
     /// The issuer is not registered, or is blocked.
     #[error("the issuer is not trusted; register it")]
     UntrustedIssuer,
+    /// The issuer is registered in another spelling of its URL, for example without the slash.
+    #[error(
+        "the issuer is registered in another spelling of its URL, for example with or without a slash at its end; register it exactly as `iss` of its tokens"
+    )]
+    IssuerInOtherSpelling,
     /// The issuer is trusted, but not for tokens of this type.
     #[error("tokens of this type are not accepted from the issuer; add \"{}\" to the issuer's `token_types`", .0.as_str())]
     TokenTypeNotAccepted(SubjectTokenType),

@@ -9,7 +9,8 @@ use crate::domain::encoding::serde_text;
 
 /// Maximum number of scopes in a request or token.
 pub const MAX_SCOPES: usize = 64;
-const MAX_SCOPE_LEN: usize = 128;
+/// The maximum length of a scope token (bytes).
+pub const MAX_SCOPE_LEN: usize = 128;
 
 /// A text that does not match the grammar of RFC 6749 §3.3, or is too long.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -201,8 +201,17 @@ impl Service {
                 }
             }
             Some(issuer) => {
-                let issuer = snapshot.registry.issuer(issuer).filter(|issuer| !issuer.disabled).cloned();
-                let issuer = issuer.ok_or_else(|| subject_error(TokenError::UntrustedIssuer))?;
+                let registry = &snapshot.registry;
+                let found = registry.issuer(issuer).filter(|issuer| !issuer.disabled).cloned();
+                let issuer = found.ok_or_else(|| {
+                    let is_spelled_otherwise = registry.issuer_in_other_spelling(issuer).is_some();
+                    let error = if is_spelled_otherwise {
+                        TokenError::IssuerInOtherSpelling
+                    } else {
+                        TokenError::UntrustedIssuer
+                    };
+                    subject_error(error)
+                })?;
                 let subject = self.verify_user_token(jws, declared_type, issuer, presenter, snapshot, cx).await?;
                 match subject.evidence_end(presenter.id(), snapshot) {
                     None => Ok(subject),

@@ -45,7 +45,7 @@ impl Service {
         let by_uri = match &request.resource {
             None => None,
             Some(text) => {
-                let uri = text.parse::<ResourceUri>().map_err(|_| target("`resource` is not a valid resource URI"))?;
+                let uri = text.parse::<ResourceUri>().map_err(RequestError::InvalidResource)?;
                 let found = registry.find_resource(&uri).filter(|resource| is_usable(agent, resource));
                 Some(found.ok_or_else(|| {
                     unknown_target("no resource that the agent may use has the URI in `resource`", caller, text)

@@ -43,7 +43,9 @@ pub enum AgentMatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BindingError {
     /// Nothing in the subject token names the agent, and no live grant is recorded.
-    #[error("the subject token does not name this agent, and no grant is recorded")]
+    #[error(
+        "the subject token does not name this agent, and no grant is recorded; add the client that it was issued to (`client_id` or `azp`) to the agent's `known_as` for the issuer, or record a grant"
+    )]
     Unrelated,
     /// The subject token names the agent, but is bound to a key, and neither `may_act` nor a grant
     /// allows another party to use it.

@@ -6,9 +6,9 @@ use thiserror::Error;
 
 use crate::domain::{
     id::{ClientId, MAX_SUBJECT_BYTES, Subject},
-    registry::issuer::{AudienceSource, OptionalClaim, OtherAudiences, SubjectTokenType, TrustedIssuer},
+    registry::issuer::{AudienceSource, OptionalClaim, OtherAudiences, SubjectScopes, SubjectTokenType, TrustedIssuer},
     requester::Requester,
-    scope::{ScopeSet, ScopeToken},
+    scope::{MAX_SCOPE_LEN, ScopeSet, ScopeToken},
     settings::MAX_CLOCK_SKEW,
     time::{Lifetime, Timestamp},
     token::actor_chain::{Actor, ActorChain},
@@ -32,7 +32,7 @@ pub enum ClaimError {
     )]
     MissingAudience,
     /// The claim has the wrong type or format.
-    #[error("the claim `{0}` is malformed")]
+    #[error("the claim `{0}` is malformed; it must be {format}", format = expected_format(.0))]
     Malformed(&'static str),
     /// The claim is too long.
     #[error("the claim `{0}` is longer than {1} bytes, the maximum")]
@@ -80,11 +80,29 @@ pub enum ClaimError {
     #[error("the token is a security event (`events`), not a user token")]
     SecurityEvent,
     /// A token presented as an access token has a claim that only ID tokens have.
-    #[error("the claim `{0}` marks an ID token, which is not an access token")]
+    #[error(
+        "the claim `{0}` marks an ID token, which is not an access token; send it as `subject_token_type` urn:ietf:params:oauth:token-type:id_token, or have the provider leave the claim out of access tokens"
+    )]
     IdTokenClaim(&'static str),
     /// `iss` or `sub` of an assertion is not the client.
     #[error("`iss` and `sub` of the assertion must both be the client id")]
     ClientMismatch,
+}
+
+/// Returns the format of a claim, for the error about one that has another.
+fn expected_format(claim: &str) -> &'static str {
+    match claim {
+        "iss" => "the same text as the `issuer` of the provider's entry",
+        "sub" => "a text that is not empty, without control characters",
+        "aud" => "a text, or an array of texts, none of them empty",
+        "exp" | "iat" | "nbf" => "a number of seconds since 1970",
+        "scope" => "scopes with one space between them, or an array of scopes (RFC 6749 section 3.3)",
+        "may_act" => "an object with `sub`, a text, and optionally `iss` (RFC 8693 section 4.4)",
+        "act" => {
+            "an object with `sub`, a text, and optionally `iss` and `act`: at most 16 different actors (RFC 8693 section 4.1)"
+        }
+        _ => "a text without control characters",
+    }
 }
 
 /// The claims that only ID tokens have.
@@ -305,6 +323,14 @@ pub fn check_user_claims(
     }
     let subject = name.parse::<Subject>().map_err(|_| ClaimError::Malformed("sub"))?;
     let mut ignored_claims = Vec::new();
+    let scope = match read_scope(&claims, issuer) {
+        // The scope has no effect, so its format does not matter.
+        Err(_) if issuer.subject_scopes == SubjectScopes::Ignore => {
+            ignored_claims.push("scope");
+            None
+        }
+        read => read?,
+    };
     Ok(UserClaims {
         requester: Requester { issuer: issuer.issuer.clone(), subject },
         audiences,
@@ -313,7 +339,7 @@ pub fn check_user_claims(
         client,
         may_act: read_may_act(&claims)?,
         is_key_bound: member(&claims, "cnf").is_some(),
-        scope: read_scope(&claims, issuer)?,
+        scope,
         chain: read_actor_chain(&claims, issuer, &mut ignored_claims)?,
         auth_context: read_auth_context(&claims, &mut ignored_claims),
         raw_claims: claims,
@@ -385,14 +411,18 @@ fn read_may_act(claims: &Map<String, Value>) -> Result<Option<MayAct>, ClaimErro
 }
 
 /// Reads a space-separated list (RFC 9068 §2.2.3) or an array of strings, as some issuers send it.
-/// Characters that RFC 6749 forbids in scopes make the token malformed.
+/// Characters that RFC 6749 forbids in scopes make the token malformed. There is no limit to their
+/// number, and scopes that are longer than any scope of this server are left out.
 fn read_scope(claims: &Map<String, Value>, issuer: &TrustedIssuer) -> Result<Option<ScopeSet>, ClaimError> {
-    let scopes = match member(claims, &issuer.claims.scope) {
+    let is_usable = |scope: &&str| scope.len() <= MAX_SCOPE_LEN;
+    let parse = |scope: &str| scope.parse::<ScopeToken>().ok();
+    let scopes: Option<ScopeSet> = match member(claims, &issuer.claims.scope) {
         None => return Ok(None),
         Some(Value::String(list)) if list.is_empty() => return Ok(None),
-        Some(Value::String(list)) => list.parse().ok(),
+        Some(Value::String(list)) => list.split(' ').filter(is_usable).map(parse).collect(),
         Some(Value::Array(list)) => {
-            list.iter().map(|value| value.as_str().and_then(|scope| scope.parse::<ScopeToken>().ok())).collect()
+            let texts = list.iter().map(Value::as_str).collect::<Option<Vec<_>>>();
+            texts.and_then(|texts| texts.into_iter().filter(is_usable).map(parse).collect())
         }
         Some(_) => None,
     };

@@ -152,7 +152,9 @@ impl From<&RequestError> for ErrorCode {
             | RequestError::TokenTooLarge => Self::InvalidRequest,
             RequestError::InvalidScope(_) | RequestError::ScopeNotAllowed => Self::InvalidScope,
             RequestError::InvalidDetails(_) => Self::InvalidAuthorizationDetails,
-            RequestError::InvalidTarget(_) | RequestError::UnknownTarget { .. } => Self::InvalidTarget,
+            RequestError::InvalidTarget(_) | RequestError::InvalidResource(_) | RequestError::UnknownTarget { .. } => {
+                Self::InvalidTarget
+            }
             RequestError::UnsupportedGrantType => Self::UnsupportedGrantType,
             RequestError::UnauthorizedGrantType | RequestError::NotTokenOwner => Self::UnauthorizedClient,
         }

@@ -11,6 +11,7 @@ import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 
 import { Child } from '../lib/child.mjs';
+import { until } from '../lib/poll.mjs';
 import { freePort } from '../lib/ports.mjs';
 
 const REALM = 'main';
@@ -26,7 +27,8 @@ before(async () => {
   keycloakUrl = `http://127.0.0.1:${port}`;
   issuer = `${keycloakUrl}/realms/${REALM}`;
   errandUrl = `http://127.0.0.1:${await freePort()}`;
-  const args = ['start-dev', `--http-port=${port}`, '--http-host=127.0.0.1', '--http-management-port', String(await freePort())];
+  // A database in memory: the one on disk would outlive the test, with its password.
+  const args = ['start-dev', '--db=dev-mem', `--http-port=${port}`, '--http-host=127.0.0.1', '--http-management-port', String(await freePort())];
   keycloak = new Child('keycloak', path.join(process.env.KEYCLOAK_HOME, 'bin/kc.sh'), args, {
     env: { KC_BOOTSTRAP_ADMIN_USERNAME: 'admin', KC_BOOTSTRAP_ADMIN_PASSWORD: PASSWORD },
   });
@@ -40,12 +42,12 @@ after(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-async function requestToken(realm, parameters) {
+async function requestTokens(realm, parameters) {
   const url = `${keycloakUrl}/realms/${realm}/protocol/openid-connect/token`;
   const response = await fetch(url, { method: 'POST', body: new URLSearchParams(parameters) });
   const answer = await response.json();
   assert.equal(response.status, 200, JSON.stringify(answer));
-  return answer.access_token;
+  return answer;
 }
 
 /** Calls the administration of Keycloak. */
@@ -53,7 +55,7 @@ async function administer(method, at, body) {
   const login = { grant_type: 'password', client_id: 'admin-cli', username: 'admin', password: PASSWORD };
   const response = await fetch(`${keycloakUrl}/admin/realms${at}`, {
     method,
-    headers: { authorization: `Bearer ${await requestToken('master', login)}`, 'content-type': 'application/json' },
+    headers: { authorization: `Bearer ${(await requestTokens('master', login)).access_token}`, 'content-type': 'application/json' },
     body: body && JSON.stringify(body),
   });
   const text = await response.text();
@@ -100,13 +102,15 @@ async function createRealm() {
   });
 }
 
-const userToken = (username) =>
-  requestToken(REALM, { grant_type: 'password', client_id: 'planner-app', username, password: PASSWORD, scope: 'openid' });
+const userTokens = (username) =>
+  requestTokens(REALM, { grant_type: 'password', client_id: 'planner-app', username, password: PASSWORD, scope: 'openid' });
+
+const userToken = async (username) => (await userTokens(username)).access_token;
 
 const decode = (token, part) => JSON.parse(Buffer.from(token.split('.')[part], 'base64url'));
 
 /** Starts Errand with these settings for the realm. */
-async function startErrand(settings) {
+async function startErrand(settings, { name = issuer, agent = 'planner-app' } = {}) {
   await errand?.stop();
   const file = (name) => path.join(folder, name);
   const write = (name, text) => writeFile(file(name), text, { mode: 0o600 });
@@ -121,7 +125,7 @@ store.url = "sqlite:${file('errand.db')}"
 keys.encryption_key_file = "kek"
 
 [[issuers]]
-issuer = "${issuer}"
+issuer = "${name}"
 keys = "discovery"
 allowed_networks = ["127.0.0.0/8"]
 algorithms = ["RS256"]
@@ -131,7 +135,7 @@ ${settings}
 [[agents]]
 id = "planner"
 authentication = { method = "client_secret_basic", secret_file = "agent.secret" }
-known_as = { "${issuer}" = ["planner-app"] }
+known_as = { "${name}" = ["${agent}"] }
 access = [{ resource = "files", scopes = ["files:read"] }]
 
 [[resources]]
@@ -144,7 +148,7 @@ tools = [{ name = "read_file", scope = "files:read", effect = "read" }]
   await errand.answers(`${errandUrl}/readyz`, [200], 30);
 }
 
-async function exchange(token, type = 'access_token') {
+async function exchange(token, type = 'access_token', more = {}) {
   const response = await fetch(`${errandUrl}/oauth2/token`, {
     method: 'POST',
     headers: { authorization: `Basic ${Buffer.from(`planner:${AGENT_SECRET}`).toString('base64')}` },
@@ -155,9 +159,17 @@ async function exchange(token, type = 'access_token') {
       resource: FILES,
       scope: 'files:read',
       purpose: 'interop with Keycloak',
+      ...more,
     }),
   });
-  return { status: response.status, ...(await response.json()) };
+  return { status: response.status, retryAfter: response.headers.get('retry-after'), ...(await response.json()) };
+}
+
+/** Checks that an exchange is refused, and that the answer says why. */
+function assertRefused(answer, error, text) {
+  const { status, error: found, error_description: description } = answer;
+  assert.deepEqual([status, found], [400, error], description);
+  assert.ok(description.includes(text), description);
 }
 
 /** Runs a command of Errand with the file of the server. */
@@ -175,12 +187,19 @@ test('errors name the setting that a token of Keycloak needs', async () => {
   assert.ok(Array.isArray(decode(token, 1).aud), 'each audience mapper adds a value');
   await startErrand(`token_types = ["access_token"]\n${BY_ROLE}`);
   for (const type of ['access_token', 'jwt']) {
-    const { status, error_description: text } = await exchange(token, type);
-    assert.deepEqual([status, text.includes("add 'jwt' to the issuer's `token_types`")], [400, true], text);
+    assertRefused(await exchange(token, type), 'invalid_request', "add 'jwt' to the issuer's `token_types`");
   }
   await startErrand(`token_types = ["jwt"]\n${BY_ROLE}`);
-  const { status, error_description: text } = await exchange(token);
-  assert.deepEqual([status, text.includes("other_audiences = 'accept'")], [400, true], text);
+  assertRefused(await exchange(token), 'invalid_request', "other_audiences = 'accept'");
+  await startErrand(RECIPE);
+  assertRefused(await exchange(token, 'id_token'), 'invalid_request', "add 'id_token' to the issuer's `token_types`");
+  assertRefused(await exchange(token, 'access_token', { resource: `${FILES}/` }), 'invalid_target', FILES);
+  const changed = `${token.slice(0, -4)}AAAA`;
+  assertRefused(await exchange(changed), 'invalid_request', 'does not verify');
+  await startErrand(RECIPE, { agent: 'another-app' });
+  assertRefused(await exchange(token), 'actor_unauthorized', 'known_as');
+  await startErrand(RECIPE, { name: `${issuer}/` });
+  assertRefused(await exchange(token), 'invalid_request', 'another spelling');
 });
 
 test('the token is exchanged as it comes, and nested roles decide', async () => {
@@ -192,8 +211,22 @@ test('the token is exchanged as it comes, and nested roles decide', async () => 
     const claims = decode(answer.access_token, 1);
     assert.deepEqual([claims.sub, claims.sub_iss], [decode(token, 1).sub, issuer]);
   }
-  const refused = await exchange(await userToken('bob'));
-  assert.deepEqual([refused.status, refused.error], [400, 'invalid_scope'], JSON.stringify(refused));
+  assertRefused(await exchange(await userToken('bob')), 'invalid_scope', 'requester');
+});
+
+test('an ID token is exchanged where its type is accepted', async () => {
+  await startErrand(RECIPE.replace('["jwt"]', '["jwt", "id_token"]').replace('"realm_access", "roles"', '"email"').replace('"files-reader"', '"alice@example.com"'));
+  const { id_token: token } = await userTokens('alice');
+  const answer = await exchange(token, 'id_token');
+  assert.equal(answer.status, 200, JSON.stringify(answer));
+  // Keycloak's ID tokens have `at_hash`: they can't pass for access tokens.
+  assertRefused(await exchange(token, 'jwt'), 'invalid_request', '`at_hash` marks an ID token');
+});
+
+test('the log says how the metadata differs from the configuration', async () => {
+  await startErrand(RECIPE, { name: `${issuer}/` });
+  await until('the log line', () => errand.output.includes('they differ in the trailing slash alone'));
+  assert.ok(errand.output.includes(issuer), errand.tail());
 });
 
 test('keys are rotated and withdrawn while Errand runs', async () => {
@@ -201,21 +234,48 @@ test('keys are rotated and withdrawn while Errand runs', async () => {
   const old = await userToken('alice');
   assert.equal((await exchange(old)).status, 200);
   const { id: parent } = await administer('GET', `/${REALM}`);
+  const type = 'org.keycloak.keys.KeyProvider';
   await administer('POST', `/${REALM}/components`, {
     name: 'newer',
     parentId: parent,
     providerId: 'rsa-generated',
-    providerType: 'org.keycloak.keys.KeyProvider',
+    providerType: type,
     config: { priority: ['1000'], enabled: ['true'], active: ['true'], algorithm: ['RS256'] },
   });
+  const components = await administer('GET', `/${REALM}/components?type=${type}`);
+  const component = components.find(({ name }) => name === 'newer');
   const rotated = await userToken('alice');
   assert.notEqual(decode(rotated, 0).kid, decode(old, 0).kid);
   assert.equal((await exchange(rotated)).status, 200, 'an unknown `kid` causes a fetch');
   assert.equal((await exchange(old)).status, 200, 'the older key is still published');
 
   // An admin withdraws a key that the provider still publishes.
-  await command('issuers', 'refresh', issuer, '--withdraw', decode(old, 0).kid, '--reason', 'leaked');
-  const refused = await exchange(old);
-  assert.deepEqual([refused.status, refused.error_description.includes('withdrawn')], [400, true]);
+  const { kid } = decode(old, 0);
+  await command('issuers', 'refresh', issuer, '--withdraw', kid, '--reason', 'leaked');
+  assertRefused(await exchange(old), 'invalid_request', 'withdrawn');
   assert.equal((await exchange(rotated)).status, 200);
+  await command('issuers', 'refresh', issuer, '--restore', kid, '--reason', 'not leaked');
+  assert.equal((await exchange(old)).status, 200);
+
+  // The provider withdraws the newer key. Errand knows when it reads the keys again.
+  await administer('PUT', `/${REALM}/components/${component.id}`, {
+    ...component,
+    config: { ...component.config, enabled: ['false'] },
+  });
+  await command('issuers', 'refresh', issuer, '--reason', 'the provider withdrew a key');
+  assertRefused(await exchange(rotated), 'invalid_request', 'no key');
+  assert.equal((await exchange(old)).status, 200);
+});
+
+test('keys in use outlive an outage of Keycloak, and an unknown key is an outage', async () => {
+  await startErrand(RECIPE);
+  const token = await userToken('alice');
+  assert.equal((await exchange(token)).status, 200);
+  await keycloak.stop();
+  assert.equal((await exchange(token)).status, 200, 'the cached keys are used');
+  const [header, ...rest] = token.split('.');
+  const unknown = Buffer.from(JSON.stringify({ ...decode(token, 0), kid: 'unknown' })).toString('base64url');
+  assert.notEqual(unknown, header);
+  const answer = await exchange([unknown, ...rest].join('.'));
+  assert.deepEqual([answer.status, answer.error, answer.retryAfter !== null], [503, 'temporarily_unavailable', true], JSON.stringify(answer));
 });

@@ -404,6 +404,17 @@ fn scope_is_read_strictly() {
     ] {
         assert_eq!(check(&json!({"scope": scope})).unwrap().scope, want, "{scope}");
     }
+    // Providers send as many scopes as they like. None that is too long can be one of this server.
+    let many = (0..200).map(|n| format!("s{n}")).collect::<Vec<_>>();
+    for scope in [json!(many), json!(many.join(" "))] {
+        assert_eq!(check(&json!({"scope": scope})).unwrap().scope.unwrap().iter().count(), 200);
+    }
+    let long = "x".repeat(129);
+    assert_eq!(check(&json!({"scope": format!("a {long}")})).unwrap().scope, Some("a".parse().unwrap()));
+    // Where the scope has no effect, its format does not matter.
+    let ignoring = issuer(&json!({"subject_scopes": "ignore", "entitlements": []}));
+    let claims = check_as(&json!({"scope": {"a": true}}), &ignoring, SubjectTokenType::AccessToken).unwrap();
+    assert_eq!((claims.scope, claims.ignored_claims), (None, vec!["scope"]));
 }
 
 #[test]
