@@ -59,6 +59,7 @@ async fn key_from_a_clock_ahead_is_repaired_by_rotation() {
     let port = free_port();
     let config = format!(
         "issuer = \"http://127.0.0.1:{port}\"\ntrust_domain = \"example.com\"\nlisten = \"127.0.0.1:{port}\"\n\
+         operations_listen = \"127.0.0.1:{port}\"\n\
          [store]\nurl = \"sqlite:errand.db\"\n[keys]\nencryption_key_file = \"kek\"\n"
     );
     std::fs::write(folder.path().join("errand.toml"), config).unwrap();

@@ -790,7 +790,7 @@ fn documents() -> Vec<(toml::Value, Option<String>)> {
     const EXCLUSIVE: [(&str, &str); 3] = [("url", "url_file"), ("jwks", "jwks_file"), ("secret_env", "secret_file")];
     let is_default = |rest: &str| rest.starts_with(|c: char| c.is_ascii_lowercase());
     let explicit = |line: &'static str| match line.strip_prefix('#') {
-        Some(rest) if is_default(rest) || rest == " [tls]" => rest.trim(),
+        Some(rest) if is_default(rest) || [" [tls]", " [tracing]"].contains(&rest) => rest.trim(),
         _ => line,
     };
     let lines = EXAMPLE.lines().map(explicit).collect::<Vec<_>>();
@@ -827,7 +827,8 @@ fn documents() -> Vec<(toml::Value, Option<String>)> {
 /// Returns values of other types than the one of the key.
 fn wrong_values(path: &str, value: &toml::Value) -> Vec<toml::Value> {
     // These keys accept a string too.
-    let accepts_string = path.ends_with("].keys")
+    let accepts_string = path == "listen"
+        || path.ends_with("].keys")
         || path.ends_with("].to")
         || [".tools[", ".may_delegate_to["].iter().any(|list| {
             let element = path.rsplit_once(list).and_then(|(before, index)| {

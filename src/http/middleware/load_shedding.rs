@@ -185,7 +185,7 @@ mod tests {
                 | "/v1/tasks/{id}/complete"
                 | "/v1/tasks/{id}/fail",
             )
-            | ("DELETE", "/v1/grants/{id}") => Some(Revocation),
+            | ("DELETE", "/v1/grants" | "/v1/grants/{id}") => Some(Revocation),
             (_, "/v1/tasks" | "/v1/tasks/{id}" | "/v1/tasks/{id}/calls" | "/v1/grants") => Some(SelfService),
             ("DELETE", _)
             | (
