@@ -46,7 +46,7 @@ pub struct Metrics {
     shed: Family<FamilyLabel, Counter>,
     rejections: Family<RejectionLabels, Counter>,
     /// The clients that have a label of their own.
-    labelled_clients: Mutex<BTreeSet<String>>,
+    labeled_clients: Mutex<BTreeSet<String>>,
     connections: Arc<ConnectionCounters>,
     probe: Arc<Mutex<StoreProbe>>,
 }
@@ -160,7 +160,7 @@ impl Metrics {
             propagation,
             shed,
             rejections,
-            labelled_clients: Mutex::default(),
+            labeled_clients: Mutex::default(),
             connections,
             probe,
         }
@@ -181,9 +181,9 @@ impl Metrics {
     /// Returns the label of a client. The number of labels is bounded, also where clients are
     /// registered and removed for a long time.
     fn client_label(&self, client: &str) -> String {
-        let mut labelled = self.labelled_clients.lock();
+        let mut labeled = self.labeled_clients.lock();
         let has_label =
-            labelled.contains(client) || (labelled.len() < MAX_CLIENT_LABELS && labelled.insert(client.to_owned()));
+            labeled.contains(client) || (labeled.len() < MAX_CLIENT_LABELS && labeled.insert(client.to_owned()));
         if has_label { client.to_owned() } else { OTHER_CLIENT.to_owned() }
     }
 
