@@ -149,6 +149,7 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_by_issued ON tokens (issued, id);
 CREATE INDEX tokens_by_task ON tokens (task, issued, id);
 CREATE INDEX tokens_by_requester ON tokens (requester_subject, requester_issuer, issued, id);
+CREATE INDEX tokens_by_session ON tokens (requester_subject, requester_issuer, session) WHERE session IS NOT NULL;
 CREATE INDEX tokens_by_client ON tokens (client, issued, id);
 CREATE INDEX tokens_by_audience ON tokens (audience, issued, id);
 CREATE INDEX tokens_by_grant ON tokens (grant_id, issued, id) WHERE grant_id IS NOT NULL;

@@ -152,7 +152,8 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
             None
         }
     };
-    let reserved = RESERVED_DESCRIPTORS.saturating_add(config.store.max_connections.into());
+    let of_store = u64::from(config.store.max_connections).saturating_add(config.store.list_connections.into());
+    let reserved = RESERVED_DESCRIPTORS.saturating_add(of_store);
     let available = descriptors.map(|limit| limit.saturating_sub(reserved.min(limit / 2)));
     let total = usize::try_from(available.unwrap_or(u64::MAX).min(connections.into())).unwrap_or(usize::MAX);
     if available.is_some_and(|available| available < connections.into()) {

@@ -18,9 +18,10 @@ async fn missing_rights_name_the_grant() {
     let service = open(&server.url_as("service", "errand")).await;
     service.verify_server().await.unwrap();
     let text = error_text(&service.ping().await.unwrap_err());
-    let grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"service\"";
-    assert!(text.contains("permission denied for table") && text.contains(grant), "{text}");
-    server.execute(grant).await;
+    let script = "deploy/postgres/service-role.sql for the role \"service\"";
+    assert!(text.contains("permission denied for table") && text.contains(script), "{text}");
+    let script = include_str!("../../deploy/postgres/service-role.sql");
+    server.execute(&script.replace(":\"service\"", "service")).await;
     service.ping().await.unwrap();
     service.read_log_head().await.unwrap();
 }

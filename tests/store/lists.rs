@@ -1,6 +1,6 @@
 //! Reads return what was written: one by one, and in complete pages without duplicates.
 
-use std::future::Future;
+use std::{collections::BTreeSet, future::Future};
 
 use errand::{
     domain::{
@@ -318,6 +318,10 @@ async fn exchanged_user_tokens_are_listed(on: &TestStore) {
         TokenRecord { task: Some(task_id(1)), client: client("reader"), ..with(3, "one", None) },
         TokenRecord { task: Some(task_id(2)), requester: Some(requester("bob")), ..with(4, "two", Some("s2")) },
         TokenRecord { task: Some(task_id(2)), evidence: None, ..token(5) },
+        TokenRecord { task: Some(task_id(9)), requester: Some(requester("dave")), ..with(6, "four", Some("s7")) },
+        TokenRecord { task: Some(task_id(9)), requester: Some(requester("dave")), ..with(7, "five", Some("s5")) },
+        TokenRecord { task: Some(task_id(9)), requester: Some(requester("dave")), ..with(8, "six", Some("s6")) },
+        TokenRecord { task: Some(task_id(9)), requester: Some(requester("dave")), ..with(9, "six", Some("s6")) },
     ];
     put_records(&*store, &[], &tokens).await;
     for record in &tokens {
@@ -342,6 +346,9 @@ async fn exchanged_user_tokens_are_listed(on: &TestStore) {
     assert_eq!(sessions("alice").await, [evidence("one", Some("s1")).session.unwrap()]);
     assert_eq!(sessions("bob").await, [evidence("two", Some("s2")).session.unwrap()]);
     assert_eq!(sessions("carol").await, []);
+    let of_dave = ["s5", "s6", "s7"].map(|sid| evidence("six", Some(sid)).session.unwrap());
+    assert_eq!(BTreeSet::from_iter(sessions("dave").await), BTreeSet::from(of_dave));
+    assert_eq!(sessions("dave").await.len(), 3);
 }
 
 conformance!(

@@ -24,7 +24,7 @@ impl Service {
     /// this concurrently: of two checkpoints with the same number, one is stored, and the other is
     /// discarded.
     pub async fn sign_due_checkpoint(&self, cx: &RequestContext) -> Result<Option<SignedCheckpoint>, Error> {
-        let state = self.store().read_audit_state().await?;
+        let state = self.reserved_store().read_audit_state().await?;
         let last = read_last_checkpoint(&*self.inner.ports.audit_keys, &state)?;
         if !is_due(last.as_ref(), count_records(&state.writers), cx.now) {
             return Ok(None);
@@ -35,7 +35,7 @@ impl Service {
     /// Signs a checkpoint of everything that has been recorded so far.
     pub async fn sign_checkpoint(&self, cx: &RequestContext) -> Result<SignedCheckpoint, Error> {
         for _ in 0..MAX_ATTEMPTS {
-            let state = self.store().read_audit_state().await?;
+            let state = self.reserved_store().read_audit_state().await?;
             let last = read_last_checkpoint(&*self.inner.ports.audit_keys, &state)?;
             if let Some(signed) = self.commit_checkpoint(state, last, cx.now).await? {
                 return Ok(signed);
@@ -96,7 +96,14 @@ impl Service {
         };
         match self.inner.writer.commit(write).await? {
             WriteOutcome::Committed { .. } => Ok(Some(signed)),
-            WriteOutcome::Replayed => Ok(None),
+            WriteOutcome::Replayed => {
+                // Another replica has stored this number, unless the row was removed.
+                let state = self.reserved_store().read_audit_state().await?;
+                if state.last_checkpoint.is_some_and(|last| last.number >= signed.number) {
+                    return Ok(None);
+                }
+                Err(Outage::during(OP_SIGN_CHECKPOINT)(CheckpointFault::Unknown(signed.number)).into())
+            }
             WriteOutcome::Conflict => Err(LogicError::ImpossibleOutcome("conflict").into()),
             WriteOutcome::AlreadyApplied { .. } => Err(LogicError::ImpossibleOutcome("already applied").into()),
         }

@@ -108,7 +108,7 @@ impl Service {
             }
             Completion::Replayed(Replay { response: (id, at), .. }) => {
                 // The grant may have been withdrawn or reviewed since.
-                Ok(self.store().find_break_glass(id).await?.unwrap_or_else(|| build(id, at)))
+                Ok(self.reserved_store().find_break_glass(id).await?.unwrap_or_else(|| build(id, at)))
             }
             Completion::Refused(conflict) => {
                 Err(self.record_refusal(Record { requested: Some(details), ..record }, conflict).await)

@@ -193,7 +193,7 @@ impl Service {
     /// Withdraws a grant. When this returns, every token that rests on the grant is revoked
     /// everywhere.
     pub async fn withdraw_grant(&self, by: GrantActor<'_>, id: GrantId, cx: &RequestContext) -> Result<(), Error> {
-        match self.store().find_grant(id).await? {
+        match self.reserved_store().find_grant(id).await? {
             Some(grant) if by.may_manage(&grant) => self.write_withdrawal(by, vec![grant], cx).await,
             // The grant of another requester gives the same answer as a missing one.
             Some(_) | None => {
@@ -219,7 +219,7 @@ impl Service {
         let by = GrantActor::Admin(admin);
         let mut is_first = true;
         loop {
-            let grants = self.store().list_live_grants(requester, agent, cx.now, MAX_TOTAL_GRANTS).await?;
+            let grants = self.reserved_store().list_live_grants(requester, agent, cx.now, MAX_TOTAL_GRANTS).await?;
             if is_first && grants.is_empty() {
                 let record = Record { requested: Some(json!("withdraw")), ..grant_record(by, requester, agent, cx) };
                 return Err(self.record_refusal_after_barrier(record, ConflictError::NotFound("grant")).await);
@@ -268,7 +268,7 @@ impl Service {
             self.clean_up_revoked(cx).await;
         }
         loop {
-            let grants = self.store().list_live_grants(requester, agent, cx.now, MAX_TOTAL_GRANTS).await?;
+            let grants = self.reserved_store().list_live_grants(requester, agent, cx.now, MAX_TOTAL_GRANTS).await?;
             let is_last = u32::try_from(grants.len()).is_ok_and(|count| count < MAX_TOTAL_GRANTS);
             if !grants.is_empty() {
                 self.write_withdrawal(by, grants, cx).await?;

@@ -94,14 +94,14 @@ impl Service {
             Ok(listing) => listing,
             Err(error) => {
                 let reason = Some(error.to_string());
-                self.inner.writer.enqueue_audit(Record { outcome: Outcome::Failed, reason, ..record });
+                self.inner.writer.commit_record(Record { outcome: Outcome::Failed, reason, ..record }).await?;
                 return Err(error.into());
             }
         };
         if mode == ImportMode::DryRun {
             let records = self.store().list_tools(&resource.id).await?;
             let tools = diff_listing(resource, &records, &listing.tools, RefreshMode::Import(by), cx.now);
-            self.inner.writer.enqueue_audit(record);
+            self.inner.writer.commit_record(record).await?;
             return Ok(Catalogue { tools, unusable: Some(listing.unusable.clone()), resource: resource.clone() });
         }
         self.store_findings(resource, &listing, RefreshMode::Import(by), record, cx).await

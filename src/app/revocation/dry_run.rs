@@ -130,7 +130,8 @@ impl Service {
         let mut page = PageRequest { cursor: None, limit: PAGE_SIZE };
         let (mut dry_run, mut scanned) = (DryRun::default(), 0_usize);
         loop {
-            let tokens = self.store().list_tokens(&filter, &page).await?;
+            // Lists of clients must not delay the dry run of a revocation.
+            let tokens = self.reserved_store().list_tokens(&filter, &page).await?;
             scanned = scanned.saturating_add(tokens.items.len());
             for token in tokens.items {
                 let keys = token.revocation_keys();

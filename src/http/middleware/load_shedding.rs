@@ -79,7 +79,7 @@ impl EndpointFamily {
         let is_write = *method != Method::GET && *method != Method::HEAD;
         let ends_something = || {
             *method == Method::DELETE
-                || ["/revoke", "/suspend", "/complete", "/fail", "/resume", "/review", "/revocations"]
+                || ["/revoke", "/suspend", "/complete", "/fail", "/resume", "/review", "/revocations", "/refresh"]
                     .iter()
                     .any(|end| route.ends_with(end))
         };
@@ -196,7 +196,8 @@ mod tests {
                 | "/v1/admin/tasks/{id}/complete"
                 | "/v1/admin/tasks/{id}/fail"
                 | "/v1/admin/keys/{kid}/revoke"
-                | "/v1/admin/break-glass/{id}/review",
+                | "/v1/admin/break-glass/{id}/review"
+                | "/v1/admin/issuers/{id}/keys/refresh",
             ) => Some(AdminRevocation),
             (_, path) if path.starts_with("/v1/admin/") => Some(Administration),
             (_, "/healthz" | "/readyz" | "/metrics" | "/revocations") => None,

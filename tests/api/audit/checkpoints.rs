@@ -7,6 +7,7 @@ use errand::{
         audit::{Head, Record, SALT_LEN, WriterId, checkpoint::Checkpoint, link, read},
         jose::jws::CompactJws,
     },
+    ports::ErrorChain,
 };
 use reqwest::Method;
 use serde_json::Value;
@@ -18,6 +19,7 @@ on_both_stores!(
     older_copy_of_the_database_is_found_by_a_kept_checkpoint,
     checkpoints_are_listed,
     checkpoint_is_signed_when_due,
+    removed_checkpoint_is_reported_at_the_next_one,
     removed_personal_values_keep_the_chain,
 );
 
@@ -257,4 +259,17 @@ async fn removed_personal_values_keep_the_chain(server: Server) {
     let record = records.iter().find(|record| record["client"] == "planner").unwrap();
     assert!(record["task"].is_string() && record["requester"].is_null() && record["purpose"].is_null(), "{record}");
     server.stop().await;
+}
+
+/// The next checkpoint would have the number of the removed one.
+async fn removed_checkpoint_is_reported_at_the_next_one(server: Server) {
+    let (application, store) = stop(server).await;
+    for _ in 0..2 {
+        sign_checkpoint(&application).await;
+    }
+    store.tamper("DELETE FROM audit_checkpoints WHERE number = (SELECT max(number) FROM audit_checkpoints)").await;
+    let cx = application.system_context().unwrap();
+    let error = application.service.sign_checkpoint(&cx).await.unwrap_err();
+    let text = ErrorChain(&error).to_string();
+    assert!(text.contains("is missing"), "{text}");
 }

@@ -303,8 +303,7 @@ impl ServerProbe {
                 format!("run `GRANT USAGE, CREATE ON SCHEMA public TO \"{user}\"` as the owner of the database")
             }
             "42501" => {
-                let rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public";
-                format!("run `GRANT {rights} TO \"{user}\"` as the owner of the tables")
+                format!("run deploy/postgres/service-role.sql for the role \"{user}\" as the owner of the tables")
             }
             "08P01" if message.contains("startup parameter") => {
                 "add the parameter to `ignore_startup_parameters` in PgBouncer's configuration, or remove it from the store's URL".into()
@@ -409,7 +408,11 @@ mod tests {
             ("53100", "could not extend file", "free space"),
             ("25006", "cannot execute INSERT in a read-only transaction", "use the URL of the primary"),
             ("42501", "permission denied for schema public", "GRANT USAGE, CREATE ON SCHEMA public TO \"service\""),
-            ("42501", "permission denied for table tasks", "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES"),
+            (
+                "42501",
+                "permission denied for table tasks",
+                "run deploy/postgres/service-role.sql for the role \"service\"",
+            ),
             ("08P01", "unsupported startup parameter: options", "`ignore_startup_parameters`"),
             ("08P01", "something else", ""),
             ("XX000", "internal error", ""),

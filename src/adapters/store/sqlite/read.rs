@@ -271,17 +271,15 @@ pub(super) async fn list_evidence(
     alive_at: Timestamp,
 ) -> Result<Vec<SeenEvidence>, Outage> {
     let query = match selector {
-        EvidenceSelector::Tasks(ids) => query_as(sql::EVIDENCE_BY_TASK).bind(to_json(ids)?),
+        EvidenceSelector::Tasks(ids) => query_as(sql::EVIDENCE_BY_TASK).bind(to_json(ids)?).bind(alive_at.unix()),
         EvidenceSelector::Requester(requester, issued_from) => query_as(sql::EVIDENCE_BY_REQUESTER)
             .bind(requester.issuer.to_string())
             .bind(requester.subject.to_string())
-            .bind(issued_from.unix()),
+            .bind(issued_from.unix())
+            .bind(alive_at.unix())
+            .bind(issued_from.saturating_sub(MAX_CLOCK_SKEW).unix()),
     };
-    let rows = query
-        .bind(alive_at.unix())
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(Outage::during("list exchanged user tokens"))?;
+    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list exchanged user tokens"))?;
     rows.iter().map(EvidenceRow::read).collect()
 }
 

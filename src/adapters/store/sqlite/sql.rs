@@ -376,12 +376,20 @@ statements! {
     EVIDENCE_BY_TASK = "SELECT DISTINCT client, evidence, evidence_expires FROM tokens
         WHERE task IN (SELECT value FROM json_each(?1)) AND evidence IS NOT NULL AND evidence_expires > ?2
         ORDER BY client, evidence";
+    /// A token is issued after the user token that was exchanged for it, within the clock skew, so
+    /// the index on the time of issue bounds what is read.
     EVIDENCE_BY_REQUESTER = "SELECT DISTINCT client, evidence, evidence_expires FROM tokens
-        WHERE requester_subject = ?2 AND requester_issuer = ?1 AND evidence IS NOT NULL AND evidence_issued >= ?3
+        WHERE requester_subject = ?2 AND requester_issuer = ?1 AND issued >= ?5 AND evidence IS NOT NULL AND evidence_issued >= ?3
             AND evidence_expires > ?4
         ORDER BY client, evidence";
-    SESSIONS_BY_REQUESTER = "SELECT DISTINCT session FROM tokens
-        WHERE requester_subject = ?2 AND requester_issuer = ?1 AND session IS NOT NULL ORDER BY session";
+    /// Reads one entry of the index for each session, however many tokens a session has.
+    SESSIONS_BY_REQUESTER = "WITH RECURSIVE found (session) AS (
+            SELECT (SELECT min(session) FROM tokens WHERE requester_subject = ?2 AND requester_issuer = ?1 AND session IS NOT NULL)
+            UNION ALL
+            SELECT (SELECT min(later.session) FROM tokens AS later
+                WHERE later.requester_subject = ?2 AND later.requester_issuer = ?1 AND later.session > found.session)
+            FROM found WHERE found.session IS NOT NULL)
+        SELECT session FROM found WHERE session IS NOT NULL";
     STATUS_SHARDS = "SELECT shard, allocated_blocks FROM status_shards WHERE shard > ?1 ORDER BY shard";
     GRANT = "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants
         WHERE id = ?1";
