@@ -376,7 +376,8 @@ async fn serve_reloads_on_hangup_and_on_command(server: Server) {
     };
     // A second replica shares the file; its address and its name come from the command line.
     let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (mut child, log) = spawn_serve(folder.path(), &["--listen", &listen, "--replica-name", "second"]);
+    let (mut child, log) =
+        spawn_serve(folder.path(), &["--listen", &listen, "--operations-listen", &listen, "--replica-name", "second"]);
     let logged = |text: &str| log.lock().unwrap().contains(text);
     let http = server.http.clone();
     let ready = || async { http.get(format!("http://{listen}/readyz")).send().await.is_ok_and(|a| a.status() == 200) };
@@ -472,7 +473,7 @@ async fn strict_check_fails_on_warnings() {
     let mut script = Command::new(root.join("deploy/example-secrets"));
     assert!(script.arg(folder.path()).env("ERRAND_STORE_URL", "sqlite:errand.db").output().unwrap().status.success());
     let text = std::fs::read_to_string(folder.path().join("errand.toml")).unwrap();
-    let edited = text.replacen("#listen = \"127.0.0.1:8080\"", "listen = \"0.0.0.0:8080\"", 1);
+    let edited = text.replacen("#address = \"127.0.0.1:8080\"", "address = \"0.0.0.0:8080\"", 1);
     assert_ne!(text, edited);
     std::fs::write(folder.path().join("errand.toml"), edited).unwrap();
     let (code, out, err) = errand(folder.path(), &["check-config", "errand.toml"]).await;

@@ -162,7 +162,6 @@ fn slow_responses() -> BehaviorCases {
 /// Servers that send another answer.
 fn invalid_responses() -> BehaviorCases {
     let empty = |request: &Value| rpc_result(request, json!({"tools": []}));
-    let nested = format!("{}{}", "[".repeat(500), "]".repeat(500));
     let page = || ([(header::CONTENT_TYPE, "text/html")], "SECRET").into_response();
     let refusal = |request: &Value| {
         let error = json!({"code": -1, "message": "\u{1b}[2J SECRET"});
@@ -175,11 +174,6 @@ fn invalid_responses() -> BehaviorCases {
         (
             "twice",
             listing_server(move |request| json_response(empty(request).replacen('{', "{\"id\":0,", 1))),
-            NOT_MCP_MESSAGE,
-        ),
-        (
-            "deep",
-            listing_server(move |request| json_response(empty(request).replacen("[]", &nested, 1))),
             NOT_MCP_MESSAGE,
         ),
         (
@@ -244,7 +238,7 @@ async fn hostile_responses_are_rejected() {
             _ => "tools/list",
         };
         let want = format!("the call `{call}` failed: {want}");
-        assert_eq!((status, body["detail"].as_str().unwrap()), (502, want.as_str()), "{id}");
+        assert_eq!((status, body["detail"].as_str()), (502, Some(want.as_str())), "{id}: {body}");
         assert!(!body.to_string().contains("SECRET"), "{id}: {body}");
         let (_, known) = server.admin(Method::GET, &format!("/resources/{id}/catalogue"), None).await;
         assert_eq!(known["tools"][0]["state"], "unchecked", "{id}: what is not known is as it was");
@@ -253,6 +247,20 @@ async fn hostile_responses_are_rejected() {
     let (status, body) = server.import_from("closed", "http://127.0.0.1:1/mcp", loopback()).await;
     let want = format!("the call `initialize` failed: {TIMEOUT_MESSAGE}");
     assert_eq!((status, body["detail"].as_str().unwrap()), (502, want.as_str()));
+    server.stop().await;
+}
+
+/// A listing whose only tool is nested too deeply is usable; the tool is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn deeply_nested_tool_is_unusable() {
+    let server = Server::start(TestStore::sqlite().await).await;
+    let nested = format!("{}{}", "[".repeat(500), "]".repeat(500));
+    let deep = listing_server(move |request| {
+        json_response(rpc_result(request, json!({"tools": []})).replacen("[]", &nested, 1))
+    });
+    server.register("deep", &start_server(deep).await, json!(["127.0.0.0/8"])).await;
+    let (status, body) = server.import_of("deep").await;
+    assert_eq!((status, &body["unusable"]), (200, &json!(1)), "{body}");
     server.stop().await;
 }
 
@@ -380,7 +388,7 @@ async fn protected_server_is_importable() {
     let details = json!([{"type": "mcp_tool", "locations": [uri], "actions": ["tools/list"]}]);
     assert_eq!((&says["active"], &says["authorization_details"]), (&json!(true), &details), "{says}");
     assert_eq!((&says["act"]["sub"], &says["sub"]), (&json!("errand-catalogue"), &json!("errand-catalogue")));
-    assert_eq!((&says["scope"], &says["aud"]), (&json!(""), &json!(uri)), "{says}");
+    assert_eq!((&says["scope"], &says["aud"]), (&Value::Null, &json!(uri)), "{says}");
     assert!(!server.is_active(&token).await, "another resource learns nothing");
     // The token is worth nothing at Errand, in whatever role.
     for (agent, form) in [
