@@ -34,7 +34,12 @@ pub(super) fn init(config: &Config) -> Result<(SetLogLevel, Traces), CliError> {
         LogFormat::Pretty => log.boxed(),
     };
     let (traces, trace_layer) = start_traces(config)?;
-    let layers: Vec<BoxedLayer> = [Some(log.with_filter(filter).boxed()), trace_layer].into_iter().flatten().collect();
+    let layers: Vec<BoxedLayer> = match trace_layer {
+        // A filter for all layers: after code that only asks whether an event is enabled, a filter
+        // of one layer drops the next event of the same thread.
+        None => vec![filter.boxed(), log],
+        Some(trace_layer) => vec![log.with_filter(filter).boxed(), trace_layer],
+    };
     let started = Registry::default().with(layers).try_init();
     started.map_err(CliError::with_context("can't start logging"))?;
     let set_level: SetLogLevel =

@@ -12,7 +12,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 use sqlx::{
-    Connection, PgConnection,
+    ConnectOptions, Connection, PgConnection,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -167,7 +167,9 @@ fn parse_url(text: &str) -> Result<PgConnectOptions, StoreUrlError> {
     // PgBouncer refuses this parameter, and no column is a floating-point number.
     let options = options.extra_float_digits(None);
     let named = url.query_pairs().any(|(name, _)| name == "application_name");
-    Ok(if named { options } else { options.application_name("errand") })
+    let options = if named { options } else { options.application_name("errand") };
+    // sqlx asks for each statement whether its log is enabled, which can cost the next log event.
+    Ok(options.disable_statement_logging())
 }
 
 #[async_trait]

@@ -18,7 +18,7 @@ use std::{
 
 use async_trait::async_trait;
 use sqlx::{
-    Connection, Executor, SqliteConnection, SqlitePool,
+    ConnectOptions, Connection, Executor, SqliteConnection, SqlitePool,
     error::DatabaseError,
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous},
@@ -94,7 +94,8 @@ impl SqliteStore {
             .map_err(Outage::during(operation))?
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(options.statement_timeout);
+            .busy_timeout(options.statement_timeout)
+            .disable_statement_logging();
         let file = connect.get_filename().to_owned();
         let pool = |connections| {
             let pool = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(options.acquire_timeout);
