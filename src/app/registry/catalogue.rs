@@ -209,6 +209,7 @@ impl Service {
                 "expires": claims.exp,
             })),
             request_id: Some(cx.request_id.clone()),
+            source: cx.source_text(),
             ..Record::new(cx.now, Event::TokenIssue, Outcome::Done)
         };
         let write = WriteSet {
@@ -329,9 +330,9 @@ fn audit_record(by: &str, resource: &Resource, requested: Value, cx: &RequestCon
     }
 }
 
-/// Returns the resource with this id, or at this URI.
+/// Returns the resource with this id, or at this URI or alias.
 fn find_resource<'a>(registry: &'a Registry, name: &str) -> Result<&'a Resource, ConflictError> {
     let by_id = name.parse::<ClientId>().ok().and_then(|id| registry.resource(&id));
-    let by_uri = || name.parse::<ResourceUri>().ok().and_then(|uri| registry.resource_at(&uri));
+    let by_uri = || name.parse::<ResourceUri>().ok().and_then(|uri| registry.find_resource(&uri));
     by_id.or_else(by_uri).ok_or(ConflictError::NotFound("resource"))
 }

@@ -125,7 +125,7 @@ fn block_subject(registry: &Registry, target: &RevocationTarget, action: BlockAc
             Ok(object(ObjectKind::Resource, id.as_str()).ok_or(ConflictError::NotFound("resource"))?)
         }
         RevocationTarget::ResourceAt(uri) => {
-            let resource = registry.resource_at(uri).ok_or(ConflictError::NotFound("resource"))?;
+            let resource = registry.find_resource(uri).ok_or(ConflictError::NotFound("resource"))?;
             Ok(BlockSubject::Object(ObjectKind::Resource, resource.id.to_string()))
         }
         RevocationTarget::Issuer(url) => {
@@ -147,7 +147,7 @@ fn revocation_target(registry: &Registry, target: &RevocationTarget) -> Target {
             Some(resource) => Target::Resource(resource.uri.clone()),
             None => Target::Agent(id.clone()),
         },
-        RevocationTarget::ResourceAt(uri) => Target::Resource(uri.clone()),
+        RevocationTarget::ResourceAt(uri) => Target::Resource(registry.canonical_uri(uri)),
         RevocationTarget::Issuer(url) => Target::Issuer(url.clone()),
     }
 }

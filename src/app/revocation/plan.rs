@@ -125,7 +125,8 @@ impl Service {
                 let registry = &admin.client().snapshot().registry;
                 at_resource(&registry.resource(id).ok_or(ConflictError::NotFound("resource"))?.uri)
             }
-            RevocationTarget::ResourceAt(uri) => at_resource(uri),
+            // Tokens have the canonical URI of a resource, whatever alias named it.
+            RevocationTarget::ResourceAt(uri) => at_resource(&admin.client().snapshot().registry.canonical_uri(uri)),
             RevocationTarget::Issuer(url) => plan(Target::Issuer(url.clone()), latest_expiry, record),
         })
     }

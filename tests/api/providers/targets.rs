@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    server::{FILES, Server, decode_claims, form_with_changes},
+    server::{FILES, Server, decode_claims, form, form_with_changes, read_response, secret},
     support::TestStore,
 };
 
@@ -30,10 +30,10 @@ const ALIAS: &str = "https://tools.example.com/mcp";
 impl Server {
     async fn try_target(&self, changes: &[(&str, &str)]) -> (u16, Value) {
         let token = self.user_token(json!({"client_id": "assistant-client", "scope": "tools:run"}));
-        let form = form_with_changes(&self.exchange_form(&token), &[("scope", "tools:run"), ("resource", "")]);
+        let exchange = form_with_changes(&self.exchange_form(&token), &[("scope", "tools:run"), ("resource", "")]);
         let assertion = self.assertion(json!({"iss": "assistant", "sub": "assistant"}));
         let (status, body) =
-            self.post_with_assertion("/oauth2/token", &form_with_changes(&form, changes), &assertion).await;
+            self.post_with_assertion("/oauth2/token", &form_with_changes(&exchange, changes), &assertion).await;
         (status.as_u16(), body)
     }
 }
@@ -97,12 +97,24 @@ async fn targets_are_found_by_alias_and_named_in_errors(store: TestStore) {
             assert_eq!(named, nearest, "{parameter} {sent}: {description}");
         }
     }
-    let form = form_with_changes(
+    let exchange = form_with_changes(
         &server.exchange_form(&server.user_token(json!({}))),
         &[("resource", "https://files.example.com/mcp/")],
     );
-    let (_, body) = server.post_as_planner("/oauth2/token", &form).await;
+    let (_, body) = server.post_as_planner("/oauth2/token", &exchange).await;
     assert!(body["error_description"].as_str().unwrap().contains(FILES), "{body}");
+    // An admin may name the alias too, and ends what was issued for the resource.
+    let (_, body) = server.try_target(&[("resource", ALIAS)]).await;
+    let token = form(&[("token", body["access_token"].as_str().unwrap())]);
+    let is_active = async || {
+        let request = server.post("/oauth2/introspect").basic_auth("cluster", Some(secret("assistant"))).form(&token);
+        read_response(request.send().await.unwrap()).await.1["active"].clone()
+    };
+    assert_eq!(is_active().await, true);
+    server.revoke(json!({"kind": "resource", "uri": ALIAS, "reason": "a test"})).await;
+    assert_eq!(is_active().await, false);
+    server.revoke(json!({"verb": "block", "kind": "resource", "uri": ALIAS, "reason": "a test"})).await;
+    assert_eq!(server.try_target(&[("resource", CLUSTER)]).await.0, 400);
     server.stop().await;
 }
 
