@@ -1,6 +1,7 @@
 //! `errand audit`: the audit trail.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -59,10 +60,17 @@ fn verify_export(export: &Path, keys: &JwkSet, kept: &[String]) -> Result<(), Cl
 
 /// Verifies checkpoints alone, and shows what they state.
 fn verify_kept(kept: &[String], keys: &JwkSet) -> Result<(), CliError> {
+    let mut numbers = BTreeMap::new();
     for text in kept {
         let payload = verify_checkpoint(keys, text)
             .ok_or_else(|| CliError::new("a checkpoint is not signed with one of the keys, or was edited"))?;
         let checkpoint = serde_json::from_slice::<Checkpoint>(&payload)?;
+        if numbers.insert(checkpoint.number, text).is_some_and(|other| other != text) {
+            return Err(CliError::new(format!(
+                "two different checkpoints have the number {}: the audit trail was replaced by another one",
+                checkpoint.number
+            )));
+        }
         print_line(format!(
             "checkpoint {} of {} at {}: {} records in {} chains, log position {}",
             checkpoint.number,

@@ -94,6 +94,8 @@ impl Service {
             Ok(_) => drop(self.inner.follower.committed_snapshot(cx.now).await?),
             // The log can't be followed with such a registry.
             Err(outage) => {
+                // A store that can't be reached is an outage, not a finding.
+                store.ping().await?;
                 verification.report.findings.push(AuditFinding::Registry(ErrorChain(&outage).to_string()));
             }
         }

@@ -1,5 +1,6 @@
 //! Audit records of introspections, and the choice of those that are recorded.
 
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use serde_json::json;
 
@@ -24,11 +25,13 @@ const UNKNOWN_TOKEN: &str = "not a token of this server";
 /// resource gets an active result, so the token's id and the outcome are the key.
 pub(in crate::app) struct RecentlyAudited {
     tokens: Cache<(TokenId, Outcome), ()>,
+    /// Held while the first record of a token is queued.
+    first: Mutex<()>,
 }
 
 impl Default for RecentlyAudited {
     fn default() -> Self {
-        Self { tokens: Cache::new(AUDIT_DEDUP_CAPACITY) }
+        Self { tokens: Cache::new(AUDIT_DEDUP_CAPACITY), first: Mutex::default() }
     }
 }
 
@@ -37,8 +40,19 @@ impl RecentlyAudited {
         self.tokens.get(&(id, outcome)).is_some()
     }
 
-    fn insert(&self, id: TokenId, outcome: Outcome) {
-        self.tokens.insert((id, outcome), ());
+    /// Calls `enqueue` unless the token was recorded with this outcome, and remembers the token if
+    /// the record was queued: after a dropped record, the next introspection is recorded instead.
+    /// Of concurrent calls for a token, one succeeds. Returns whether the token is recorded by an
+    /// earlier call.
+    fn record_once(&self, id: TokenId, outcome: Outcome, enqueue: impl FnOnce() -> bool) -> bool {
+        let _first = self.first.lock();
+        if self.contains(id, outcome) {
+            return true;
+        }
+        if enqueue() {
+            self.tokens.insert((id, outcome), ());
+        }
+        false
     }
 }
 
@@ -67,22 +81,20 @@ impl Service {
         if claims.break_glass && outcome == Outcome::Active {
             return self.inner.writer.commit_record(introspection_record(resource, claims, outcome, cx)).await;
         }
-        let was_audited = || self.inner.recently_audited.contains(claims.jti, outcome);
-        let is_new = match mode {
-            // An inactive break-glass token can be introspected at will, like any other.
-            _ if claims.break_glass => !was_audited(),
-            IntrospectionAuditMode::Off => return Ok(()),
-            IntrospectionAuditMode::All => true,
-            IntrospectionAuditMode::Changes => !was_audited(),
-        };
-        if is_new {
-            let is_queued = self.inner.writer.enqueue_audit(introspection_record(resource, claims, outcome, cx));
-            // Only if the record was queued: after a dropped record, the next introspection is
-            // recorded instead.
-            if is_queued {
-                self.inner.recently_audited.insert(claims.jti, outcome);
+        let (audited, writer) = (&self.inner.recently_audited, &self.inner.writer);
+        let enqueue = || writer.enqueue_audit(introspection_record(resource, claims, outcome, cx));
+        // An inactive break-glass token can be introspected at will, like any other.
+        let was_audited = match mode {
+            IntrospectionAuditMode::Off if !claims.break_glass => return Ok(()),
+            IntrospectionAuditMode::All if !claims.break_glass => {
+                enqueue();
+                false
             }
-        } else if outcome != Outcome::Active {
+            IntrospectionAuditMode::Off | IntrospectionAuditMode::All | IntrospectionAuditMode::Changes => {
+                audited.contains(claims.jti, outcome) || audited.record_once(claims.jti, outcome, enqueue)
+            }
+        };
+        if was_audited && outcome != Outcome::Active {
             self.enqueue_sampled(introspection_record(resource, claims, outcome, cx));
         }
         Ok(())
@@ -136,10 +148,10 @@ mod tests {
         let id = |n: usize| TokenId::new(Uuid::from_u128(n as u128));
         let active = Outcome::Active;
         assert!(!audited.contains(id(0), active));
-        audited.insert(id(0), active);
+        assert!(!audited.record_once(id(0), active, || true));
         assert!(audited.contains(id(0), active) && !audited.contains(id(0), Outcome::Inactive));
         for n in 1..3 * AUDIT_DEDUP_CAPACITY {
-            audited.insert(id(n), active);
+            audited.record_once(id(n), active, || true);
         }
         assert!(audited.tokens.len() <= AUDIT_DEDUP_CAPACITY);
         let remembered = (0..3 * AUDIT_DEDUP_CAPACITY).filter(|n| audited.contains(id(*n), active)).count();

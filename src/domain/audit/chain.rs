@@ -314,5 +314,13 @@ mod tests {
             rows[0].personal = serde_json::from_str(&changed).unwrap();
             assert_eq!(check(&rows[..1]), Err(Tampering::Edited(1)), "{from}");
         }
+        // The first character of a value moves to the end of its salt, with the same digest.
+        let mut values = serde_json::from_str::<serde_json::Value>(&text).unwrap();
+        let [salt, value] = &mut values["purpose"].as_array_mut().unwrap()[..] else { panic!("{text}") };
+        let (first, rest) = value.as_str().unwrap().split_at_checked(1).unwrap();
+        let moved = [&crate::domain::decode_base64url(salt.as_str().unwrap()).unwrap(), first.as_bytes()].concat();
+        (*salt, *value) = (crate::domain::encode_base64url(&moved).into(), rest.into());
+        rows[0].personal = serde_json::from_value(values).unwrap();
+        assert_eq!(check(&rows[..1]), Err(Tampering::Edited(1)), "a longer salt");
     }
 }

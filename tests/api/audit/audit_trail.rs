@@ -181,6 +181,7 @@ async fn long_trail_is_paginated(server: Server) {
     // Refusals are sampled, so the records are written by hand.
     let store = server.store.open().await;
     let details = serde_json::from_str::<Value>(&details_with(250, 1)).unwrap();
+    let writer = WriterId(uuid::Uuid::new_v4());
     for n in 0..REFUSED {
         let record = Record {
             task: task.parse().ok(),
@@ -188,7 +189,7 @@ async fn long_trail_is_paginated(server: Server) {
             ..Record::new(server.cx().now, Event::TokenIssue, Outcome::Refused)
         };
         let write = WriteSet { audit_records: vec![record], ..WriteSet::default() };
-        store.commit(WriterId(uuid::Uuid::new_v4()), &[write]).await.unwrap();
+        store.commit(writer, &[write]).await.unwrap();
     }
     let api = server.api_token("audit", "errand:audit").await;
     for (path, list) in

@@ -54,6 +54,7 @@ def verify(keys, lines):
         assert digest(row["body"].encode()) == row["hash"], "an edited record"
         digests = {**body["record"], "subject": body["record"].get("requester", {}).get("subject")}
         for member, (salt, value) in json.loads(row["personal"]).items():
+            assert len(decode(salt)) == 16, "a salt of another length"
             assert digests[member] == "sha-256:" + digest(decode(salt) + value.encode()), "an edited personal value"
         chains[row["writer"]] = {"n": body["n"], "hash": row["hash"]}
     assert final and final["writers"] == chains, "the last checkpoint does not cover exactly these records"
