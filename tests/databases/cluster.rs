@@ -59,7 +59,8 @@ impl PostgresServer {
             report_not_run(test, "there is no pg_basebackup beside the server's programs");
             return None;
         }
-        let standby = Self::create()?;
+        // The programs are there, since they run the primary.
+        let standby = Self::create().unwrap();
         let data = standby.data();
         let (port, data) = (self.port.to_string(), data.to_str().unwrap().to_owned());
         let options = ["-h", "127.0.0.1", "-p", &port, "-U", USER, "-D", &data, "-R", "--checkpoint=fast", "--no-sync"];

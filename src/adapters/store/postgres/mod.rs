@@ -396,6 +396,10 @@ impl ReplicaStore for PostgresStore {
     }
 
     async fn listen(&self) -> Result<Box<dyn ChangeListener>, Outage> {
+        if let Some(known) = self.server.known_outage() {
+            self.server.start_watch();
+            return Err(Outage::during("listen to the store")(known));
+        }
         Ok(Box::new(
             change_listener::NotifyListener::new(
                 self.listener_options.clone().connect_lazy_with(self.server.options().clone()),

@@ -25,6 +25,8 @@ use crate::ports::Outage;
 
 /// The time that a connection may take which is opened only for diagnosis.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time that the check of the server may take.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval at which an unavailable server is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// The time between two tests of a server that is available.
@@ -156,6 +158,11 @@ impl ServerProbe {
     /// The pooler of a shared session gives the session of the first connection to the second,
     /// which holds it in a transaction, and then another one to the first.
     pub(super) async fn verify(&self) -> Result<(), Unreachable> {
+        let late = |_| self.unreachable("no response".into(), CHECK_ADDRESS_REMEDY.into());
+        timeout(VERIFY_TIMEOUT, self.verify_sessions()).await.map_err(late)?
+    }
+
+    async fn verify_sessions(&self) -> Result<(), Unreachable> {
         let mut first = self.open().await?;
         let mut second = match timeout(PROBE_TIMEOUT, self.open()).await {
             Ok(opened) => opened?,
@@ -216,10 +223,13 @@ impl ServerProbe {
     /// Returns the reason why connections can't be opened now, if the server does not accept any.
     /// A server that refuses only this connection, or that is slow, is not unavailable.
     async fn find_outage(&self) -> Option<Unreachable> {
-        match timeout(PROBE_TIMEOUT, self.options.connect()).await {
-            Err(_) => None,
-            Ok(Err(error)) => Some(&error).filter(|error| is_server_down(error)).map(|error| self.describe(error)),
-            Ok(Ok(mut connection)) => {
+        timeout(PROBE_TIMEOUT, self.try_server()).await.unwrap_or_default()
+    }
+
+    async fn try_server(&self) -> Option<Unreachable> {
+        match self.options.connect().await {
+            Err(error) => Some(&error).filter(|error| is_server_down(error)).map(|error| self.describe(error)),
+            Ok(mut connection) => {
                 let standby = raw_sql(sql::DESCRIBE_SERVER).fetch_one(&mut connection).await;
                 let standby = standby.and_then(|row| row.try_get::<bool, _>("standby"));
                 // The connection has served its purpose; an error on close does not matter.
@@ -328,7 +338,7 @@ impl ServerProbe {
 }
 
 /// Returns whether an error means that the server accepts no connection at all: its address
-/// refuses, or it is starting, stopping or recovering.
+/// refuses, it is starting, stopping or recovering, or it has no such database.
 fn is_server_down(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => matches!(
@@ -338,7 +348,7 @@ fn is_server_down(error: &sqlx::Error) -> bool {
                 | ErrorKind::HostUnreachable
                 | ErrorKind::NetworkUnreachable
         ),
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code == "57P03"),
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| ["57P03", "3D000"].contains(&&*code)),
         _ => false,
     }
 }

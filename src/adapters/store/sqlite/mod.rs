@@ -111,7 +111,8 @@ impl SqliteStore {
             return Ok(Self { file, writer, requests, lists, reserved: only, sealer: SealerCell::default() });
         }
         create_private_file(&file).map_err(Outage::during(operation))?;
-        let writer = pool(1).connect_with(connect.clone().create_if_missing(true)).await;
+        // The file exists. A later connection must not replace a lost one by an empty one.
+        let writer = pool(1).connect_with(connect.clone()).await;
         let writer = writer.map_err(Outage::during(operation))?;
         enable_wal(&writer, options.acquire_timeout).await.map_err(Outage::during(operation))?;
         let connect = connect.read_only(true);

@@ -180,10 +180,10 @@ pub(super) async fn count_live(
     limit: u32,
 ) -> Result<LiveCounts, Outage> {
     let tasks = query_as::<_, (i64,)>(sql::LIVE_TASKS).bind(i64::from(limit)).fetch_one(&mut *connection).await;
+    let tasks = tasks.map_err(Outage::during("count live tasks"))?;
     let tokens =
         query_as::<_, (i64,)>(sql::LIVE_TOKENS).bind(now.unix()).bind(issued_since.unix()).bind(i64::from(limit));
     let tokens = tokens.fetch_one(&mut *connection).await.map_err(Outage::during("count live tokens"))?;
-    let tasks = tasks.map_err(Outage::during("count live tasks"))?;
     let count = |(count,): (i64,)| u64::try_from(count).unwrap_or_default();
     Ok(LiveCounts { tasks: count(tasks), tokens: count(tokens) })
 }
