@@ -2,12 +2,13 @@
 
 use crate::{
     app::{Error, RequestContext, Service, tasks::expiry::MAX_EXPIRY_ROUNDS},
-    domain::{keys::RotationReason, time::Lifetime},
+    domain::{
+        keys::RotationReason,
+        settings::{MAX_CLOCK_SKEW, TOKEN_LIFETIME_CAP},
+    },
     ports::{GcStats, LiveCounts},
 };
 
-/// The longest lifetime of a token.
-const MAX_TOKEN_LIFETIME: Lifetime = Lifetime::minutes(15);
 /// The largest number of live tasks, and of live tokens, that is counted.
 const MAX_COUNTED: u32 = 100_000;
 
@@ -34,8 +35,11 @@ impl Service {
         self.end_tasks_without_grant(cx).await?;
         self.end_orphaned_tasks(cx).await?;
         self.end_tasks_of_revoked_parties(MAX_EXPIRY_ROUNDS, cx).await?;
-        let since = cx.now.saturating_sub(MAX_TOKEN_LIFETIME);
+        let stats = self.store().collect_garbage(cx.now).await?;
+        // Last: a metric must not keep anything from being removed. None replaces an old value.
+        *self.inner.live.lock() = None;
+        let since = cx.now.saturating_sub(TOKEN_LIFETIME_CAP).saturating_sub(MAX_CLOCK_SKEW);
         *self.inner.live.lock() = Some(self.store().count_live(cx.now, since, MAX_COUNTED).await?);
-        Ok(self.store().collect_garbage(cx.now).await?)
+        Ok(stats)
     }
 }

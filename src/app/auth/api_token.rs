@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::{
     app::{
-        AuthError, AuthenticatedClient, Error, RequestContext, RequestError, Service, Snapshot, UnredeemedClient,
-        auth::issued_token::IssuedToken, introspection::cache::CachedToken,
+        AuthError, AuthenticatedClient, Error, LogicError, RequestContext, RequestError, Service, Snapshot,
+        UnredeemedClient, auth::issued_token::IssuedToken, introspection::cache::CachedToken,
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -20,7 +20,7 @@ use crate::{
         time::Lifetime,
         token::{ApiTokenClaims, TokenDigest, TokenKind, check_expiry, foreign_claims::ClaimError},
     },
-    ports::{Outage, ReplayGuard, TokenRecord, WriteSet},
+    ports::{Outage, ReplayGuard, TokenRecord, WriteOutcome, WriteSet},
 };
 
 /// The client id of the token that `errand admin token` issues. It is reserved: no client can be
@@ -157,8 +157,14 @@ impl Service {
             }),
             ..WriteSet::default()
         };
-        self.redeem(&client, write, cx).await?;
-        Ok(ApiToken { token: Secret::new(token), expires_in, scope })
+        match self.redeem(&client, write, cx).await? {
+            WriteOutcome::Committed { .. } => Ok(ApiToken { token: Secret::new(token), expires_in, scope }),
+            // The client was disabled while the write was queued, so nothing was written.
+            WriteOutcome::Conflict => Err(AuthError::UnknownClient.into()),
+            WriteOutcome::AlreadyApplied { .. } | WriteOutcome::Replayed => {
+                Err(LogicError::ImpossibleOutcome("already applied or replayed").into())
+            }
+        }
     }
 
     /// Authorizes a bearer token: it must be a live API token with one of these scopes, of a client

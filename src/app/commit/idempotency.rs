@@ -88,8 +88,8 @@ impl Service {
         max_wait: Option<Duration>,
     ) -> Result<Option<Replay<R>>, Error> {
         let Some(IdempotentRequest { caller, key, .. }) = &request.request else { return Ok(None) };
-        // What an admin repeats may be a revocation.
-        let store = if caller.starts_with("admin:") { self.reserved_store() } else { self.store() };
+        // What an admin or a requester repeats may be a revocation.
+        let store = if caller.starts_with("client:") { self.store() } else { self.reserved_store() };
         let (response, seq) = match store.find_idempotent_response(caller, key).await? {
             None => return Ok(None),
             Some(WriteOutcome::AlreadyApplied { fingerprint, response, seq }) => {

@@ -371,7 +371,7 @@ fn presented_evidence(claims: &UserClaims, signed: &[u8]) -> PresentedEvidence {
             // A session may be named by a number.
             Some(sid) => Some(EvidenceDigest::of_session(issuer, &sid.to_string())),
         },
-        issued: claims.issued.unwrap_or(Timestamp::from_unix(0)),
+        issued: claims.issued.unwrap_or(Timestamp::EPOCH),
         expires: claims.expires,
     }
 }

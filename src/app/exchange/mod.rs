@@ -259,6 +259,8 @@ impl Service {
         (snapshot.log_epoch == decided_at.log_epoch && snapshot.seq == decided_at.seq)
             || (snapshot.registry_generation == decided_at.registry_generation
                 && self.inner.ports.signer.version() == signed.key_version
+                // A key that signed the user token may have been withdrawn.
+                && snapshot.withdrawn_issuer_keys() == decided_at.withdrawn_issuer_keys()
                 && subject.evidence_end(caller.id(), snapshot).is_none()
                 && Self::find_refused_agent(&signed.claims, snapshot).is_none()
                 && snapshot.standing(&signed.claims.revocation_keys()) == Standing::Live)

@@ -30,7 +30,6 @@ pub(in crate::app) struct QuotaUsage {
     parties: Cache<QuotaKey, Arc<Usage>>,
 }
 
-#[derive(Default)]
 struct Usage {
     /// The count of the store.
     counted: AtomicU32,
@@ -38,6 +37,13 @@ struct Usage {
     added: AtomicU32,
     /// How much of it may not be committed yet.
     pending: AtomicU32,
+}
+
+impl Default for Usage {
+    /// The use of a party that has not been counted, so that the first reservation counts it.
+    fn default() -> Self {
+        Self { counted: AtomicU32::new(u32::MAX), added: AtomicU32::default(), pending: AtomicU32::default() }
+    }
 }
 
 /// A place under a quota. Held until the commit, so that concurrent requests see each other.
@@ -65,8 +71,9 @@ impl QuotaUsage {
                 self.parties.get_or_insert_with(key, insert).unwrap_or(usage)
             }
         };
-        usage.added.fetch_add(1, Ordering::AcqRel);
+        // In this order, so that a concurrent recount misses neither.
         usage.pending.fetch_add(1, Ordering::AcqRel);
+        usage.added.fetch_add(1, Ordering::AcqRel);
         Reservation(usage)
     }
 }
@@ -79,9 +86,10 @@ impl Usage {
         added <= limit / RECOUNT_FRACTION && known <= limit
     }
 
-    /// Takes a count of the store, and returns whether all pending ones fit beside it.
-    fn recount(&self, counted: u32, limit: u32) -> bool {
-        let pending = self.pending.load(Ordering::Acquire);
+    /// Takes a count of the store, and returns whether all pending ones fit beside it. The count
+    /// may lack what was pending before it, although that has been committed since.
+    fn recount(&self, counted: u32, pending_before: u32, limit: u32) -> bool {
+        let pending = pending_before.max(self.pending.load(Ordering::Acquire));
         self.counted.store(counted, Ordering::Release);
         self.added.store(pending, Ordering::Release);
         counted.saturating_add(pending) <= limit
@@ -115,8 +123,9 @@ impl Service {
         if reservation.0.is_surely_within(limit) {
             return Ok(reservation);
         }
+        let pending = reservation.0.pending.load(Ordering::Acquire);
         let counted = self.store().count_usage(&key, cx.now, limit).await?;
-        if reservation.0.recount(counted, limit) {
+        if reservation.0.recount(counted, pending, limit) {
             return Ok(reservation);
         }
         Err(QuotaExceeded::new(&key, limit).into())
@@ -139,7 +148,7 @@ mod tests {
             let reservation = usage.reserve(&key());
             if !reservation.0.is_surely_within(160) {
                 counts += 1;
-                assert!(reservation.0.recount(0, 160));
+                assert!(reservation.0.recount(0, 0, 160));
             }
         }
         assert!((10..=16).contains(&counts), "{counts}");
@@ -151,13 +160,27 @@ mod tests {
         for counted in 0..3 {
             let reservation = usage.reserve(&key());
             assert!(!reservation.0.is_surely_within(3));
-            assert!(reservation.0.recount(counted, 3));
+            assert!(reservation.0.recount(counted, 0, 3));
         }
         let fourth = usage.reserve(&key());
-        assert!(!fourth.0.recount(3, 3));
+        assert!(!fourth.0.recount(3, 0, 3));
         drop(fourth);
         // One has ended.
-        assert!(usage.reserve(&key()).0.recount(2, 3));
+        assert!(usage.reserve(&key()).0.recount(2, 0, 3));
+    }
+
+    #[test]
+    fn first_reservation_counts() {
+        assert!(!QuotaUsage::default().reserve(&key()).0.is_surely_within(10_000));
+    }
+
+    #[test]
+    fn commit_during_the_count_is_not_lost() {
+        let usage = QuotaUsage::default();
+        let (first, second) = (usage.reserve(&key()), usage.reserve(&key()));
+        // The store counts before the first one is committed, and the first one ends meanwhile.
+        drop(first);
+        assert!(!second.0.recount(1, 2, 2));
     }
 
     #[test]
@@ -165,11 +188,11 @@ mod tests {
         let usage = QuotaUsage::default();
         let (first, second) = (usage.reserve(&key()), usage.reserve(&key()));
         // The store has committed neither of them.
-        assert!(second.0.recount(0, 2));
+        assert!(second.0.recount(0, 0, 2));
         let third = usage.reserve(&key());
-        assert!(!third.0.recount(0, 2));
+        assert!(!third.0.recount(0, 0, 2));
         drop(third);
         drop(first);
-        assert!(second.0.recount(1, 2));
+        assert!(second.0.recount(1, 0, 2));
     }
 }

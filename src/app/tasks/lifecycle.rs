@@ -166,7 +166,8 @@ impl Service {
             let (transition, entry) = plan_transition(&task, state, by, request, cx);
             let mut log_entries = Vec::new();
             if ends_evidence(request.action, by) {
-                let (selector, reason) = (EvidenceSelector::Tasks(vec![task.id]), "the task was ended");
+                let selector = EvidenceSelector::Tasks(vec![task.id]);
+                let reason = request.reason.as_ref().map_or("the task was ended", |reason| reason.as_str());
                 log_entries = self.end_evidence_for_agents(&selector, &by.to_string(), reason, cx).await?;
             }
             log_entries.push(entry);
