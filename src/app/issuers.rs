@@ -27,6 +27,8 @@ use crate::{
 
 /// The maximum length of a `kid` (bytes).
 const MAX_KID_BYTES: usize = 512;
+/// Maximum number of keys that one request withdraws and restores: each is a log entry.
+const MAX_CHANGED_KEYS: usize = 100;
 
 /// A trusted issuer, and the state of its keys at this replica.
 #[derive(Clone, Debug)]
@@ -99,6 +101,9 @@ impl Service {
             return Err(
                 RequestError::InvalidParameter("kid", "must be 1 to 512 bytes without control characters").into()
             );
+        }
+        if withdraw.len().saturating_add(restore.len()) > MAX_CHANGED_KEYS {
+            return Err(RequestError::InvalidParameter("kid", "name at most 100 keys in one request").into());
         }
         if withdraw.iter().any(|kid| restore.contains(kid)) {
             return Err(

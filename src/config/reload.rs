@@ -1,6 +1,6 @@
 //! What a running server can take from a changed configuration file, and what needs a restart.
 
-use super::{Config, Fetch, Keys, Proxy};
+use super::{Config, EncryptionKey, Fetch, Keys, Proxy};
 use crate::domain::{id::ClientId, secret::Secret};
 
 /// Returns the keys that differ between the configuration of a running server and a newly read
@@ -58,9 +58,12 @@ pub fn keys_that_need_restart(running: &Config, read: &Config) -> Vec<&'static s
 }
 
 fn are_same_keys(one: &Keys, other: &Keys) -> bool {
-    one.algorithm == other.algorithm
-        && one.rotation == other.rotation
-        && one.encryption_key.expose() == other.encryption_key.expose()
+    let Keys { algorithm, encryption_key, previous_encryption_keys, rotation } = one;
+    let previous = previous_encryption_keys.iter().map(EncryptionKey::expose);
+    *algorithm == other.algorithm
+        && *rotation == other.rotation
+        && encryption_key.expose() == other.encryption_key.expose()
+        && previous.eq(other.previous_encryption_keys.iter().map(EncryptionKey::expose))
 }
 
 fn are_same_fetches(one: &Fetch, other: &Fetch) -> bool {

@@ -244,6 +244,10 @@ impl IssuerKeys {
                 Ok(keys)
             }
             Err(error) => {
+                if matches!(error, JwksError::NoUsableKey(_)) {
+                    // The issuer was reached, and has withdrawn the keys that are cached.
+                    state.cached = None;
+                }
                 state.last_failure = Some((now, ErrorChain(&error).to_string().into()));
                 Err(Outage::during(OP_FETCH_JWKS)(error))
             }

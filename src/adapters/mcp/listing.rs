@@ -43,7 +43,8 @@ pub(super) fn take_tools(message: &str) -> Option<(ListedTools, String)> {
     let (before, rest) = message.split_at_checked(raw.as_ptr().addr().checked_sub(message.as_ptr().addr())?)?;
     let after = rest.strip_prefix(raw)?;
     let mut listed = ListedTools::default();
-    for (position, tool) in (1..).zip(tools) {
+    // One more than the limit, which the caller checks.
+    for (position, tool) in (1..).zip(tools).take(super::MAX_TOOLS + 1) {
         match parse_tool(tool.get()) {
             Ok(definition) => listed.usable.push(definition),
             Err((name, problem)) => listed.unusable.push(UnusableTool { position, name, problem }),

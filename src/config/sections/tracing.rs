@@ -26,7 +26,12 @@ pub(in crate::config) fn read_tracing(root: &mut Section<'_>) -> Option<Tracing>
     let example = "\"http://127.0.0.1:4318/v1/traces\"";
     let endpoint = section.required("endpoint", example, |node| {
         let remedy = "write the URL of the collector, with its path, such as `http://127.0.0.1:4318/v1/traces`";
-        let url = node.parse::<Url>(remedy)?;
+        // The text is not shown: it may contain a password.
+        let url = Url::parse(node.string()?).map_err(|error| node.error(error, remedy)).ok()?;
+        if !url.username().is_empty() || url.password().is_some() {
+            node.error("secrets must not be in this file", "remove the user information from the URL");
+            return None;
+        }
         if matches!(url.scheme(), "http" | "https") {
             return Some(url);
         }

@@ -43,7 +43,9 @@ impl RetryHint {
             }
             Error::QuotaExceeded(_) => Some(Self { seconds: QUOTA_RETRY_SECONDS, throttled: None }),
             Error::Unavailable(outage) => Some(Self { seconds: whole_seconds(outage.retry_after()), throttled: None }),
-            Error::Conflict(ConflictError::TooManySubscribers | ConflictError::TooManyLists(_)) => Some(Self::SOON),
+            Error::Conflict(
+                ConflictError::TooManySubscribers | ConflictError::TooManyLists(_) | ConflictError::ListTimedOut(_),
+            ) => Some(Self::SOON),
             _ => None,
         }
     }

@@ -1,5 +1,5 @@
 //! Admission of an authenticated request. The extractor that authenticates the caller admits the
-//! request; the slot holds the admission until the response is complete.
+//! request; the slot holds the admission until the response is ready.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl AdmissionSlot {
         extensions.get::<Self>().cloned().unwrap_or_default()
     }
 
-    /// Keeps the admission of the request until the response is complete.
+    /// Keeps the admission of the request until the response is ready.
     pub(in crate::http) fn hold(&self, admitted: Admitted) {
         *self.0.lock() = Some(admitted);
     }

@@ -148,7 +148,10 @@ impl ConnectionTable {
             return;
         }
         tracing::debug!(?reason, ?end, "ending a connection");
-        self.counters.connection_ended(reason);
+        // An idle connection that does not close after the request to do so was counted by then.
+        if reason != EndReason::Idle || end != End::Abort {
+            self.counters.connection_ended(reason);
+        }
         connection.request_end(end);
     }
 
