@@ -13,9 +13,9 @@ use crate::{
     adapters::{
         fetch::{FetchLimits, FetchOptions, FetchProxy},
         issuers::JwksCache,
-        keyring::{Kek, KekSet, Keyring, KeyringError, generate_sealed_keys},
+        keyring::{Kek, KekSet, Keyring, KeyringError, generate_sealed_keys, seal_new_registry},
         mcp::McpClient,
-        store::{Database, StoreOptions, connect},
+        store::{Database, StoreOptions, connect, digest_of_empty_registry},
         system::{DedicatedThreads, OsEntropy, SystemClock, host_name},
     },
     app::{
@@ -381,9 +381,12 @@ async fn create_sealed_keys(
 ) -> Result<StoredKeys, StartupError> {
     if store.is_unused().await.map_err(StartupError::Store)? {
         let keys = generate_sealed_keys(keks, &KeyPurpose::ALL, now)?;
+        // From now on, a registry without a seal is never taken for a new one.
+        let digest = digest_of_empty_registry().map_err(StartupError::Store)?;
+        let seal = StateChange::SealNewRegistry(seal_new_registry(keks, &keys, &digest)?);
         let write = WriteSet {
             precondition: Some(Precondition::KeysVersion(version)),
-            state_changes: keys.into_iter().map(StateChange::PutSealedKey).collect(),
+            state_changes: keys.into_iter().map(StateChange::PutSealedKey).chain([seal]).collect(),
             ..WriteSet::default()
         };
         // No audit record is written, so this writer has no chain.

@@ -14,7 +14,11 @@ use std::{
     time::Duration,
 };
 
-use errand::adapters::store::{Database, StoreOptions, connect};
+use errand::{
+    adapters::store::{Database, StoreOptions, connect, digest_of_empty_registry},
+    domain::audit::WriterId,
+    ports::{StateChange, StoreSealer, WriteSet},
+};
 use ring::digest::{SHA256, digest};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
@@ -55,13 +59,17 @@ impl TestStore {
     pub async fn sqlite_in(folder: &std::path::Path) -> Self {
         let url = format!("sqlite://{}", folder.join("errand.db").display());
         let store = Self { url, backend: Backend::File { _folder: None } };
-        store.open().await.migrate().await.unwrap();
+        let opened = store.open().await;
+        opened.migrate().await.unwrap();
+        seal_new_registry(&*opened).await;
         store
     }
 
     /// Creates a migrated PostgreSQL store.
     pub async fn postgres() -> Self {
-        Self::database(Some(template().await)).await
+        let store = Self::database(Some(template().await)).await;
+        seal_new_registry(&*store.open().await).await;
+        store
     }
 
     /// Creates a PostgreSQL store without a schema.
@@ -159,6 +167,13 @@ fn server() -> Url {
         )
     });
     Url::parse(&url).expect("ERRAND_TEST_POSTGRES_URL is a valid URL")
+}
+
+/// Seals the registry of a new store, as the first start of a server does.
+async fn seal_new_registry(store: &dyn Database) {
+    let seal = sealer().seal_registry(0, &digest_of_empty_registry().unwrap()).unwrap();
+    let write = WriteSet { state_changes: vec![StateChange::SealNewRegistry(seal)], ..WriteSet::default() };
+    store.commit(WriterId(uuid::Uuid::nil()), &[write]).await.unwrap();
 }
 
 /// Returns the name of a migrated database without connections. The first caller creates it, while

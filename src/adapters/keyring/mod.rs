@@ -161,6 +161,12 @@ pub fn generate_sealed_keys(
     purposes.iter().map(first).collect()
 }
 
+/// Returns the seal of the registry of a new store, whose first keys these are. `digest` is that of
+/// a registry without rows.
+pub fn seal_new_registry(keks: &KekSet, keys: &[StoredSealedKey], digest: &str) -> Result<String, KeyringError> {
+    SealedKeys::open(keks, keys)?.seal_registry(0, digest)
+}
+
 /// Generates a signing key to be stored, sealed under the key-encryption key with the identifier
 /// `under`, or else the current one. An RSA key takes a large part of a second, so not on a thread
 /// that serves requests.

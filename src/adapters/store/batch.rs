@@ -70,6 +70,7 @@ impl GuardQuery {
             | StateChange::PutKey(_)
             | StateChange::RemoveKey(_)
             | StateChange::PutSealedKey(_)
+            | StateChange::SealNewRegistry(_)
             | StateChange::PutCheckpoint(_)
             | StateChange::PutGrant(_)
             | StateChange::RemoveGrant(_)
@@ -394,7 +395,8 @@ fn version_changed_by(change: &StateChange) -> Option<&'static str> {
         | StateChange::RecordIssuer(_)
         | StateChange::RecordFile(_) => Some(REGISTRY_VERSION),
         StateChange::PutKey(_) | StateChange::RemoveKey(_) | StateChange::PutSealedKey(_) => Some(KEYS_VERSION),
-        StateChange::PutCheckpoint(_)
+        StateChange::SealNewRegistry(_)
+        | StateChange::PutCheckpoint(_)
         | StateChange::PutGrant(_)
         | StateChange::RemoveGrant(..)
         | StateChange::PutBreakGlass(_)

@@ -22,6 +22,8 @@ use crate::ports::{Outage, Store, StoreSealer};
 use postgres::PostgresStore;
 use sqlite::SqliteStore;
 
+pub use rows::digest_of_empty_registry;
+
 /// Connection settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {

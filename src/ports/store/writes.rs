@@ -93,6 +93,8 @@ pub enum StateChange {
     RemoveKey(KeyId),
     /// Inserts a key for another purpose, or replaces its sealed form.
     PutSealedKey(StoredSealedKey),
+    /// Seal the registry of a new store, which has no row yet.
+    SealNewRegistry(String),
     /// Inserts a checkpoint of the audit trail.
     PutCheckpoint(SignedCheckpoint),
     /// Inserts a grant.
@@ -169,9 +171,7 @@ impl WriteSet {
             || !self.state_changes.is_empty()
             || !self.log_entries.is_empty()
     }
-}
 
-impl WriteSet {
     /// Returns whether the write has precedence over the writes of clients: an admin asked for it,
     /// or it takes something away and was not asked for by a client. A client that revokes its own
     /// tokens has no precedence, since it can do so at will.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::server::Server;
 
-on_both_stores!(changed_registry_never_becomes_a_yes);
+on_both_stores!(changed_registry_never_becomes_a_yes, emptied_registry_is_not_new);
 
 async fn changed_registry_never_becomes_a_yes(server: Server) {
     let block = json!({"verb": "block", "kind": "agent", "id": "reader", "reason": "lost laptop"});
@@ -44,4 +44,18 @@ async fn changed_registry_never_becomes_a_yes(server: Server) {
     replica.task_token().await;
     replica.stop().await;
     server.stop().await;
+}
+
+/// Without this, a start would apply the file to a new registry, without the blocks.
+async fn emptied_registry_is_not_new(server: Server) {
+    let (store, config) = (std::sync::Arc::clone(&server.store), std::sync::Arc::clone(&server.config));
+    server.stop().await;
+    for table in ["objects", "secrets", "tools", "blocks"] {
+        store.tamper(&format!("DELETE FROM {table}")).await;
+    }
+    store.tamper("UPDATE versions SET version = 0, seal = NULL WHERE name = 'registry'").await;
+    let application = Application::build(&config, MigrationPolicy::Always).await.unwrap();
+    let refused = application.initialize(&config).await.unwrap_err().to_string();
+    assert!(refused.contains("was changed, added or removed outside this program"), "{refused}");
+    application.service.shutdown().await;
 }

@@ -229,6 +229,7 @@ async fn apply_change(tx: &mut PgConnection, change: &StateChange, head: LogPosi
             let put = query(sql::PUT_SEALED_KEY).bind(key.name.purpose.as_str()).bind(to_i64(key.name.epoch));
             put.bind(key.created_at.unix()).bind(&key.sealed[..]).execute(tx).await
         }
+        StateChange::SealNewRegistry(seal) => query(sql::SEAL_NEW_REGISTRY).bind(seal).execute(tx).await,
         StateChange::PutCheckpoint(checkpoint) => {
             query(sql::PUT_CHECKPOINT).bind(to_i64(checkpoint.number)).bind(&checkpoint.text).execute(tx).await
         }

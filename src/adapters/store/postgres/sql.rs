@@ -240,6 +240,7 @@ statements! {
     RELEASE_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN (SELECT json_array_elements_text($1::json))";
     UPDATE_VERSION = "UPDATE versions SET version = $2 WHERE name = $1";
     SEAL_REGISTRY = "UPDATE versions SET seal = $1 WHERE name = 'registry'";
+    SEAL_NEW_REGISTRY = "UPDATE versions SET seal = $1 WHERE name = 'registry' AND version = 0";
 
     // ---- commit: writes ----
 

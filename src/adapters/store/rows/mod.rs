@@ -25,6 +25,7 @@ pub(crate) use configuration::AppliedFileRow;
 pub(crate) use log::{AuditHeadRow, AuditRecordRow, CheckpointRow, LogRow, party_keys};
 pub(crate) use registry::{BlockRow, BreakGlassRow, GrantRow, KeyRow, ObjectRow, SealedKeyRow, SecretRow, VersionRow};
 pub(crate) use registry_digest::RegistryRows;
+pub use registry_digest::digest_of_empty_registry;
 pub(crate) use replicas::{ReplicaRow, check_recorded};
 pub(crate) use status_lists::ShardRow;
 pub(crate) use tokens::{

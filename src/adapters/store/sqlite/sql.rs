@@ -191,6 +191,7 @@ statements! {
     RELEASE_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN (SELECT value FROM json_each(?1))";
     UPDATE_VERSION = "UPDATE versions SET version = ?2 WHERE name = ?1";
     SEAL_REGISTRY = "UPDATE versions SET seal = ?1 WHERE name = 'registry'";
+    SEAL_NEW_REGISTRY = "UPDATE versions SET seal = ?1 WHERE name = 'registry' AND version = 0";
 
     // ---- commit: writes ----
 
