@@ -104,8 +104,7 @@ impl Admission {
     ) -> Result<Admitted, Throttled> {
         let limit = family.limit(limits);
         let usage = self.usage(family, caller, limit);
-        let throttled =
-            |unit, wait: Duration| Throttled { family, limit, unit, retry_after: round_up_to_seconds(wait) };
+        let throttled = |unit, retry_after: Duration| Throttled { family, limit, unit, retry_after };
         // Counted first: a request that is refused for its number does not use up the rate.
         let admitted = Admitted { family, limit, remaining: 0, usage: Arc::clone(&usage) };
         if usage.in_flight.fetch_add(1, Ordering::AcqRel) >= limit.in_flight.get() {
@@ -132,12 +131,6 @@ impl Admission {
         // Another request of the caller may have been faster.
         self.callers.get_or_insert_with(&key, || Ok::<_, std::convert::Infallible>(Arc::clone(&usage))).unwrap_or(usage)
     }
-}
-
-/// Returns whole seconds for `Retry-After`: at least one, so that no client retries at once.
-fn round_up_to_seconds(wait: Duration) -> Duration {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    Duration::from_secs(seconds.max(1))
 }
 
 impl Service {
@@ -208,7 +201,7 @@ mod tests {
         let remaining = (0..5).map(|_| admit(&admission, "planner").unwrap().remaining).collect::<Vec<_>>();
         assert_eq!(remaining, [4, 3, 2, 1, 0]);
         let refused = admit(&admission, "planner").unwrap_err();
-        assert_eq!((refused.unit, refused.retry_after), (Excess::Rate, Duration::from_secs(1)));
+        assert_eq!((refused.unit, refused.retry_after), (Excess::Rate, Duration::from_millis(100)));
         // Another caller and another family are not affected.
         assert!(admit(&admission, "reader").is_ok());
         assert!(admission.0.admit(&admission.1, Family::Tasks, "planner".to_owned()).is_ok());

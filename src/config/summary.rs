@@ -196,13 +196,14 @@ fn summarize_limits(config: &Config, text: &mut Vec<String>) {
              {documents} documents"
         ),
     ));
-    let AdmissionLimits { exchange, introspection, tasks, requester, admin } = config.admission;
+    let AdmissionLimits { exchange, introspection, tasks, requester, admin, feed } = config.admission;
     let families = [
         ("exchange", exchange),
         ("introspection", introspection),
         ("tasks", tasks),
         ("requester", requester),
         ("admin", admin),
+        ("feed", feed),
     ];
     let rates = families.map(|(family, RateLimit { per_second, burst, in_flight })| {
         format!("{family} {per_second}/s, burst {burst}, {in_flight} in progress")

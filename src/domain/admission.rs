@@ -20,6 +20,8 @@ pub enum Family {
     Requester,
     /// The admin API.
     Admin,
+    /// The revocation feed.
+    Feed,
 }
 
 impl Family {
@@ -33,6 +35,7 @@ impl Family {
             Self::Tasks => "tasks",
             Self::Requester => "requester",
             Self::Admin => "admin",
+            Self::Feed => "feed",
         }
     }
 
@@ -45,13 +48,22 @@ impl Family {
             Self::Tasks => limits.tasks,
             Self::Requester => limits.requester,
             Self::Admin => limits.admin,
+            Self::Feed => limits.feed,
         }
     }
 }
 
+/// Returns whole seconds for `Retry-After` (RFC 9110 §10.2.3), rounded up: at least one, so that no
+/// client retries at once.
+#[must_use]
+pub fn retry_after_seconds(wait: Duration) -> u64 {
+    let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+    seconds.max(1)
+}
+
 /// A request that was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("too many {unit}: the limit is {} ([limits] {}); retry after {} s", self.number(), .family.as_str(), .retry_after.as_secs())]
+#[error("too many {unit}: the limit is {} ([limits] {}); retry after {} s", self.number(), .family.as_str(), retry_after_seconds(self.retry_after))]
 pub struct Throttled {
     /// The family of the request.
     pub family: Family,
@@ -59,7 +71,7 @@ pub struct Throttled {
     pub limit: RateLimit,
     /// The excess: `requests per second` or `requests in progress`.
     pub unit: Excess,
-    /// When a request will be admitted again: whole seconds, at least one.
+    /// When a request will be admitted again.
     pub retry_after: Duration,
 }
 
@@ -87,5 +99,18 @@ impl Throttled {
             Excess::Rate => self.limit.per_second.get(),
             Excess::InFlight => self.limit.in_flight.get(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_at_least_a_second_and_never_too_early() {
+        for (wait, seconds) in [(0, 1), (1, 1), (999, 1), (1_000, 1), (1_001, 2), (59_999, 60)] {
+            assert_eq!(retry_after_seconds(Duration::from_millis(wait)), seconds, "{wait} ms");
+        }
+        assert_eq!(retry_after_seconds(Duration::MAX), u64::MAX);
     }
 }

@@ -123,6 +123,8 @@ pub struct AdmissionLimits {
     pub requester: RateLimit,
     /// The admin API, for each admin client.
     pub admin: RateLimit,
+    /// The revocation feed, for each client: polls, and new streams.
+    pub feed: RateLimit,
 }
 
 impl Default for AdmissionLimits {
@@ -133,6 +135,7 @@ impl Default for AdmissionLimits {
             tasks: RateLimit::new(100, 500, 64),
             requester: RateLimit::new(20, 100, 16),
             admin: RateLimit::new(200, 1_000, 64),
+            feed: RateLimit::new(100, 500, 200),
         }
     }
 }

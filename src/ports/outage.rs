@@ -4,7 +4,7 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 use thiserror::Error;
 
-use crate::domain::revocation::UnknownEntryError;
+use crate::domain::{admission::retry_after_seconds, revocation::UnknownEntryError};
 
 /// A failure of something outside the process: it was unreachable, too slow, or gave an answer that
 /// can't be used. It names the operation; the cause is its `source`.
@@ -53,7 +53,7 @@ impl Outage {
 
 /// A cause that ends by itself at a known time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{reason}; retry after {} s", .retry_after.as_secs())]
+#[error("{reason}; retry after {} s", retry_after_seconds(self.retry_after))]
 pub struct RetryLater {
     /// What can't be determined before.
     pub reason: &'static str,

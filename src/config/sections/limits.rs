@@ -106,6 +106,7 @@ fn read_admission(limits: &mut Section<'_>) -> AdmissionLimits {
         tasks: read_rate_limit(limits, "tasks", defaults.tasks),
         requester: read_rate_limit(limits, "requester", defaults.requester),
         admin: read_rate_limit(limits, "admin", defaults.admin),
+        feed: read_rate_limit(limits, "feed", defaults.feed),
     }
 }
 

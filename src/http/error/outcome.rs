@@ -1,12 +1,10 @@
 //! The refusal of a request, from the error response to the request log.
 
-use std::time::Duration;
-
 use axum::http::{HeaderMap, header};
 
 use crate::{
     app::{ConflictError, Error},
-    domain::admission::Throttled,
+    domain::admission::{Throttled, retry_after_seconds},
     http::{error::code::INTERNAL_ERROR_TEXT, extract::admission::insert_throttled},
     ports::ErrorChain,
 };
@@ -39,10 +37,12 @@ impl RetryHint {
     pub(super) fn of(error: &Error) -> Option<Self> {
         match error {
             Error::Throttled(throttled) => {
-                Some(Self { seconds: throttled.retry_after.as_secs(), throttled: Some(*throttled) })
+                Some(Self { seconds: retry_after_seconds(throttled.retry_after), throttled: Some(*throttled) })
             }
             Error::QuotaExceeded(_) => Some(Self { seconds: QUOTA_RETRY_SECONDS, throttled: None }),
-            Error::Unavailable(outage) => Some(Self { seconds: whole_seconds(outage.retry_after()), throttled: None }),
+            Error::Unavailable(outage) => {
+                Some(Self { seconds: retry_after_seconds(outage.retry_after()), throttled: None })
+            }
             Error::Conflict(
                 ConflictError::TooManySubscribers | ConflictError::TooManyLists(_) | ConflictError::ListTimedOut(_),
             ) => Some(Self::SOON),
@@ -57,12 +57,6 @@ impl RetryHint {
             insert_throttled(headers, throttled);
         }
     }
-}
-
-/// Returns whole seconds for `Retry-After` (RFC 9110 §10.2.3), rounded up, at least one.
-fn whole_seconds(delay: Duration) -> u64 {
-    let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-    seconds.max(1)
 }
 
 /// Returns the text that the client receives for an error. Logs an outage with its causes: the

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
-use crate::{app::Admitted, domain::admission::Throttled};
+use crate::{
+    app::Admitted,
+    domain::admission::{Throttled, retry_after_seconds},
+};
 
 /// The policy that applies to the request: `"exchange";q=500;w=5`
 /// (draft-ietf-httpapi-ratelimit-headers, `q` requests in `w` seconds).
@@ -41,7 +44,7 @@ impl AdmissionSlot {
 /// States the limit in the headers of a response to a request that was not admitted.
 pub(in crate::http) fn insert_throttled(headers: &mut HeaderMap, throttled: &Throttled) {
     let (family, limit) = (throttled.family.as_str(), throttled.limit);
-    let retry_after = throttled.retry_after.as_secs();
+    let retry_after = retry_after_seconds(throttled.retry_after);
     insert_headers(headers, family, limit.burst.get(), limit.per_second.get(), 0, Some(retry_after));
 }
 

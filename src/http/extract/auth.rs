@@ -200,6 +200,7 @@ impl FromRequestParts<AppState> for FeedSubscriber {
         let (token, call, cx) = extract_bearer(parts)?;
         let subscriber = app.service.authorize_subscriber(token, call, &cx).await?;
         note_client(parts.extensions.get(), subscriber.client());
+        AdmissionSlot::of(&parts.extensions).hold(app.service.admit_client(Family::Feed, subscriber.client())?);
         Ok(Self(subscriber, cx))
     }
 }

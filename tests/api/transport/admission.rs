@@ -127,6 +127,7 @@ async fn every_family_has_limits(server: Server) {
     let token = server.task_token().await;
     let (tasks, admin) =
         (server.api_token("planner", "errand:tasks").await, server.api_token("ops", "errand:admin").await);
+    let feed = server.api_token("files", "errand:revocations").await;
     let small = server
         .replica_with(|config| {
             let one = limit(1, 1, 64);
@@ -134,18 +135,20 @@ async fn every_family_has_limits(server: Server) {
             config.admission.introspection = one;
             config.admission.tasks = one;
             config.admission.admin = one;
+            config.admission.feed = one;
         })
         .await;
     let introspection = form(&[("token", &token)]);
     let basic = |path: &str, client: &str, form: &Form| {
         small.post(path).basic_auth(client.to_owned(), Some(secret(client))).form(form)
     };
-    let requests: [(&str, &dyn Fn() -> reqwest::RequestBuilder); 5] = [
+    let requests: [(&str, &dyn Fn() -> reqwest::RequestBuilder); 6] = [
         ("exchange", &|| basic("/oauth2/token", "reader", &grant())),
         ("exchange", &|| basic("/oauth2/revoke", "writer", &form(&[("token", "x")]))),
         ("introspection", &|| basic("/oauth2/introspect", "files", &introspection)),
         ("tasks", &|| small.request(Method::GET, "/v1/tasks").bearer_auth(&tasks)),
         ("admin", &|| small.request(Method::GET, "/v1/admin/tasks").bearer_auth(&admin)),
+        ("feed", &|| small.request(Method::GET, "/revocations").bearer_auth(&feed)),
     ];
     for (family, request) in requests {
         let mut statuses = Vec::new();
