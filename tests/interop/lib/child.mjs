@@ -36,13 +36,13 @@ export class Child {
   }
 
   /** Waits for the process to exit successfully. */
-  async succeeds(seconds = 30) {
+  async succeeds(seconds = 120) {
     await until(`${this.name} to end`, () => !this.alive, { seconds });
     if (this.process.exitCode !== 0) throw new Error(`${this.name} failed\n${this.tail()}`);
   }
 
   /** Waits until `url` responds with one of these statuses. */
-  async answers(url, statuses = [200], seconds = 30) {
+  async answers(url, statuses = [200], seconds = 120) {
     await until(`${this.name} at ${url}\n${this.tail()}`, async () => {
       if (!this.alive) return true;
       return statuses.includes((await fetch(url)).status);
@@ -57,7 +57,7 @@ export class Child {
     if (!this.alive) return;
     const ended = once(this.process, 'exit');
     this.process.kill('SIGTERM');
-    const hard = setTimeout(() => this.process.kill('SIGKILL'), 5_000);
+    const hard = setTimeout(() => this.process.kill('SIGKILL'), 30_000);
     await ended;
     clearTimeout(hard);
   }

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Calls `attempt` until it returns a truthy value. Errors count as "not yet". */
-export async function until(what, attempt, { seconds = 10, every = 50 } = {}) {
+export async function until(what, attempt, { seconds = 60, every = 50 } = {}) {
   const end = Date.now() + seconds * 1000;
   let last;
   for (;;) {

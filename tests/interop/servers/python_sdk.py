@@ -16,7 +16,7 @@ RESOURCE = os.environ["RESOURCE_URI"]
 class Introspection(TokenVerifier):
     def __init__(self):
         self.errand = httpx2.AsyncClient(
-            base_url=ISSUER, auth=(os.environ["CLIENT_ID"], os.environ["CLIENT_SECRET"]), timeout=5
+            base_url=ISSUER, auth=(os.environ["CLIENT_ID"], os.environ["CLIENT_SECRET"]), timeout=30
         )
 
     async def verify_token(self, token):
