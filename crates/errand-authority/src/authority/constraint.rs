@@ -58,12 +58,19 @@ impl Constraints {
     /// Returns whether a call with these arguments is allowed.
     #[must_use]
     pub fn allows(&self, arguments: &BTreeMap<String, Arg>) -> bool {
-        let known = self.allows_additional || arguments.keys().all(|name| self.arguments.contains_key(name));
-        known
-            && self
-                .arguments
-                .iter()
-                .all(|(name, rule)| arguments.get(name).map_or_else(|| rule.is_any(), |argument| rule.allows(argument)))
+        self.first_violation(arguments).is_none()
+    }
+
+    /// Returns the name of the first argument, in the order of names, that is missing, has a value
+    /// that its rule does not allow, or has no rule where every argument needs one.
+    pub(super) fn first_violation<'a>(&'a self, arguments: &'a BTreeMap<String, Arg>) -> Option<&'a str> {
+        let is_violated = |(name, rule): &(&String, &Rule)| {
+            !arguments.get(*name).map_or_else(|| rule.is_any(), |argument| rule.allows(argument))
+        };
+        let violated = self.arguments.iter().find(is_violated).map(|(name, _)| name);
+        let mut unknown =
+            arguments.keys().filter(|name| !self.allows_additional && !self.arguments.contains_key(*name));
+        violated.into_iter().chain(unknown.next()).min().map(String::as_str)
     }
 
     /// Returns whether `other` allows every call that `self` allows.

@@ -86,6 +86,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod call;
 mod constraint;
 mod coverage;
 mod decode;
@@ -99,6 +100,7 @@ mod wire;
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
+pub use call::CallRefusal;
 pub use constraint::{Constraints, Rule};
 pub use tool_use::ToolUse;
 pub use value::{Arg, Decimal, ValueKind};

@@ -233,6 +233,14 @@ impl Decimal {
                 .is_some_and(|(ours, theirs)| ours.partial_cmp(&theirs) == Some(Ordering::Equal))
     }
 
+    /// Returns whether the exact value is the one that RFC 8785 §3.2.2.3 writes: that of the
+    /// shortest text for the nearest double.
+    pub(super) fn has_canonical_form(&self) -> bool {
+        // A double in its normal range preserves 15 significant digits.
+        let is_preserved = self.digits.len() <= 15 && (-290..=290).contains(&self.exponent);
+        is_preserved || self.to_canonical().is_some()
+    }
+
     /// Returns the number as a `serde_json` value, if that loses nothing. An integer stays one, so
     /// that 100 is not displayed as 100.0, up to the largest that `serde_json` has.
     #[must_use]
@@ -310,6 +318,14 @@ mod tests {
         }
         for bad in ["", "-", "+1", ".5", "1e99999999999999999999", "0x10", "1_000", "NaN", "1e", "--1"] {
             assert_eq!(Decimal::parse(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn short_number_has_a_canonical_form(digits in 0_u64..10_u64.pow(18), exponent in -330_i32..330) {
+            let number = number(&format!("{digits}e{exponent}"));
+            prop_assert_eq!(number.has_canonical_form(), number.to_canonical().is_some());
         }
     }
 
