@@ -170,6 +170,7 @@ impl Application {
             break_glass: config.break_glass,
             audit_writer: writer.unwrap_or_else(|| WriterId(entropy.new_uuid())),
             introspection_audit: config.audit.introspections,
+            evaluation_audit: config.audit.evaluations,
             commit_queue: CommitQueueLimits {
                 standard: queue_size(config.requests.write_queue),
                 reserved: queue_size(config.requests.reserved_write_queue),
@@ -257,6 +258,7 @@ impl Application {
             quotas: config.quotas,
             consent_uri: config.consent_uri.as_ref().map(ToString::to_string),
             introspection_audit: config.audit.introspections,
+            evaluation_audit: config.audit.evaluations,
             references_status_lists: config.status_list.enabled,
         });
     }

@@ -22,7 +22,7 @@ use errand::{
     app::{CommitQueueLimits, LeaseSettings, Ports, RequestContext, Service, Settings, SubscriberLimits},
     domain::{
         audit::{
-            Head, IntrospectionAuditMode, Seal, WriterId,
+            EvaluationAuditMode, Head, IntrospectionAuditMode, Seal, WriterId,
             checkpoint::{RegistryState, SignedCheckpoint},
         },
         configuration::ConfigurationHistory,
@@ -406,6 +406,7 @@ fn service(behavior: StoreBehavior) -> Service {
         break_glass: BreakGlassLimits::default(),
         audit_writer: WriterId::of_commands("http"),
         introspection_audit: IntrospectionAuditMode::Off,
+        evaluation_audit: EvaluationAuditMode::Off,
         commit_queue: CommitQueueLimits { standard: 16, reserved: 16, audit: 16, max_batch: 16 },
         admission: AdmissionLimits::default(),
         quotas: Quotas::default(),

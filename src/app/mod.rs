@@ -5,8 +5,10 @@ mod audit;
 mod auth;
 mod commit;
 mod error;
+mod evaluation;
 mod exchange;
 mod feed;
+mod first_records;
 mod grants;
 mod introspection;
 mod issuers;
@@ -37,6 +39,7 @@ pub use auth::client::{AuthenticatedClient, Credentials, UnredeemedClient};
 pub use auth::requester::{Caller, RequesterCaller};
 pub use commit::queue::CommitQueueLimits;
 pub use error::{AuthError, ConflictError, ConsentRequired, Error, LogicError, RequestError, TokenError};
+pub use evaluation::{Evaluation, EvaluationRequest, ResourceCaller};
 pub use exchange::ExchangedToken;
 pub use exchange::request::{ExchangeRequest, PresentedTokenType, RequestedTokenType};
 pub use feed::{FeedEvent, FeedPage, KEEP_ALIVE_INTERVAL, LONG_POLL_TIMEOUT, Subscriber, SubscriberLimits};
@@ -63,9 +66,10 @@ pub use tasks::tree::{TaskTree, TokenNode, TokenStanding};
 
 use crate::{
     domain::{
-        audit::{IntrospectionAuditMode, WriterId},
+        audit::{EvaluationAuditMode, IntrospectionAuditMode, Outcome, WriterId},
+        evaluation::DenyReason,
         grants::break_glass::BreakGlassLimits,
-        id::RequestId,
+        id::{ClientId, RequestId, TaskId, TokenId},
         jose::jwk::SigningAlgorithm,
         keys::RotationSettings,
         replication::ReplicaId,
@@ -118,6 +122,8 @@ pub struct Settings {
     pub audit_writer: WriterId,
     /// Which introspections are recorded in the audit trail.
     pub introspection_audit: IntrospectionAuditMode,
+    /// Which permitted calls are recorded in the audit trail.
+    pub evaluation_audit: EvaluationAuditMode,
     /// The sizes of the queues in front of the store.
     pub commit_queue: CommitQueueLimits,
     /// The rates and the numbers of concurrent requests that each caller may have.
@@ -163,6 +169,8 @@ pub struct ReloadableLimits {
     pub consent_uri: Option<String>,
     /// Which introspections are recorded in the audit trail.
     pub introspection_audit: IntrospectionAuditMode,
+    /// Which permitted calls are recorded in the audit trail.
+    pub evaluation_audit: EvaluationAuditMode,
     /// Whether new task tokens reference a status list.
     pub references_status_lists: bool,
 }
@@ -237,7 +245,8 @@ struct ServiceInner {
     renewal: Arc<LeaseRenewal>,
     writer: PropagatingWriter,
     key_rotation: keys::KeyRotation,
-    recently_audited: introspection::RecentlyAudited,
+    recently_audited: first_records::FirstRecords<(TokenId, Outcome)>,
+    recently_denied: first_records::FirstRecords<(ClientId, TaskId, DenyReason)>,
     refusals: sampling::RefusalSampler,
     admission: admission::Admission,
     quota_usage: exchange::quotas::QuotaUsage,
@@ -314,7 +323,8 @@ impl Service {
         );
         let inner = ServiceInner {
             key_rotation: keys::KeyRotation::new(reserved(), signer(), settings.rotation, settings.algorithm),
-            recently_audited: introspection::RecentlyAudited::default(),
+            recently_audited: first_records::FirstRecords::default(),
+            recently_denied: first_records::FirstRecords::default(),
             refusals: sampling::RefusalSampler::default(),
             admission: admission::Admission::new(clock()),
             quota_usage: exchange::quotas::QuotaUsage::default(),
@@ -353,6 +363,7 @@ impl Service {
             quotas,
             consent_uri,
             introspection_audit,
+            evaluation_audit,
             references_status_lists,
         } = limits;
         let mut settings = self.inner.settings.write();
@@ -364,6 +375,7 @@ impl Service {
             tasks,
             break_glass,
             introspection_audit,
+            evaluation_audit,
             admission,
             quotas,
             status_list,
@@ -389,8 +401,8 @@ impl Service {
         self.inner.writer.queue_depth()
     }
 
-    /// Returns the number of audit records of introspections that were dropped because the write
-    /// queue was too full.
+    /// Returns the number of audit records of introspections and evaluations that were dropped
+    /// because the write queue was too full.
     #[must_use]
     pub fn dropped_audit_records(&self) -> u64 {
         self.inner.writer.dropped_audit_records()

@@ -188,6 +188,7 @@ fn request_limits(configured: &InProgress) -> RequestLimits {
     RequestLimits {
         token: limit(configured.token),
         introspection: limit(configured.introspection),
+        evaluation: limit(configured.evaluation),
         revocation: limit(configured.revocation),
         self_service: limit(configured.self_service),
         admin_revocation: limit(configured.admin_revocation),

@@ -120,7 +120,8 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
         "tasks",
         format_args!("{}, at most {}", format_lifetime(tasks.lifetime), format_lifetime(tasks.max_lifetime)),
     ));
-    text.push(format_line("audit", format_args!("introspections: {}", config.audit.introspections.as_str())));
+    let (introspections, evaluations) = (config.audit.introspections.as_str(), config.audit.evaluations.as_str());
+    text.push(format_line("audit", format_args!("introspections: {introspections}; evaluations: {evaluations}")));
     let format = match config.log.format {
         LogFormat::Json => "json",
         LogFormat::Pretty => "pretty",
@@ -186,20 +187,29 @@ fn summarize_limits(config: &Config, text: &mut Vec<String>) {
         "unread",
         format_args!("at most {unread_megabytes} MiB of responses; 16 KiB must be read within {} s", unread.as_secs()),
     ));
-    let InProgress { token, introspection, revocation, self_service, admin_revocation, administration, documents } =
-        in_progress;
+    let InProgress {
+        token,
+        introspection,
+        evaluation,
+        revocation,
+        self_service,
+        admin_revocation,
+        administration,
+        documents,
+    } = in_progress;
     text.push(format_line(
         "in progress",
         format_args!(
-            "at most {token} token requests, {introspection} introspections, {revocation} revocations, {self_service} \
-             of self-service, {admin_revocation} revocations by admins, {administration} of administration, \
-             {documents} documents"
+            "at most {token} token requests, {introspection} introspections, {evaluation} evaluations, {revocation} \
+             revocations, {self_service} of self-service, {admin_revocation} revocations by admins, {administration} \
+             of administration, {documents} documents"
         ),
     ));
-    let AdmissionLimits { exchange, introspection, tasks, requester, admin, feed } = config.admission;
+    let AdmissionLimits { exchange, introspection, evaluation, tasks, requester, admin, feed } = config.admission;
     let families = [
         ("exchange", exchange),
         ("introspection", introspection),
+        ("evaluation", evaluation),
         ("tasks", tasks),
         ("requester", requester),
         ("admin", admin),

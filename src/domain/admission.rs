@@ -14,6 +14,8 @@ pub enum Family {
     Exchange,
     /// The introspection endpoint.
     Introspection,
+    /// The evaluation endpoints.
+    Evaluation,
     /// The task API, for clients.
     Tasks,
     /// The task and grant API, for requesters.
@@ -32,6 +34,7 @@ impl Family {
         match self {
             Self::Exchange => "exchange",
             Self::Introspection => "introspection",
+            Self::Evaluation => "evaluation",
             Self::Tasks => "tasks",
             Self::Requester => "requester",
             Self::Admin => "admin",
@@ -45,6 +48,7 @@ impl Family {
         match self {
             Self::Exchange => limits.exchange,
             Self::Introspection => limits.introspection,
+            Self::Evaluation => limits.evaluation,
             Self::Tasks => limits.tasks,
             Self::Requester => limits.requester,
             Self::Admin => limits.admin,

@@ -54,6 +54,11 @@ macro_rules! uuid_name {
 }
 
 uuid_name!(
+    /// A decision about a call.
+    EvaluationId,
+    "evaluation id"
+);
+uuid_name!(
     /// The `jti` of a token (RFC 7519 §4.1.7).
     TokenId,
     "token id"

@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod audit;
 pub mod configuration;
+pub mod evaluation;
 pub mod exchange;
 pub mod grants;
 pub mod jose;

@@ -117,6 +117,8 @@ pub struct AdmissionLimits {
     pub exchange: RateLimit,
     /// The introspection endpoint, for each resource.
     pub introspection: RateLimit,
+    /// The evaluation endpoints, for each resource.
+    pub evaluation: RateLimit,
     /// The task API, for each client.
     pub tasks: RateLimit,
     /// The task and grant API, for each requester.
@@ -132,6 +134,7 @@ impl Default for AdmissionLimits {
         Self {
             exchange: RateLimit::new(100, 500, 64),
             introspection: RateLimit::new(5_000, 10_000, 256),
+            evaluation: RateLimit::new(5_000, 10_000, 256),
             tasks: RateLimit::new(100, 500, 64),
             requester: RateLimit::new(20, 100, 16),
             admin: RateLimit::new(200, 1_000, 64),
@@ -161,6 +164,10 @@ impl Default for Quotas {
 pub const MAX_JWT_BYTES: usize = 16 * 1024;
 /// Maximum size of a request body (bytes).
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Maximum size of the body of an evaluation (bytes).
+pub const MAX_EVALUATION_BYTES: usize = 1024 * 1024;
+/// Maximum nesting depth of the body of an evaluation.
+pub const MAX_EVALUATION_DEPTH: usize = 64;
 /// Maximum number of parameters in a form.
 pub const MAX_PARAMETERS: usize = 64;
 /// Maximum size of `request_details` and of `request_context` (bytes each).

@@ -14,6 +14,7 @@ pub(super) fn is_public_document(path: &str) -> bool {
     matches!(
         path,
         "/.well-known/oauth-authorization-server"
+            | "/.well-known/authzen-configuration"
             | "/oauth2/jwks"
             | "/status-lists"
             | "/openapi.yaml"
@@ -56,6 +57,8 @@ mod tests {
         for (method, path, sent, is_answered) in [
             (Method::OPTIONS, "/oauth2/jwks", &preflight[..], true),
             (Method::OPTIONS, "/.well-known/oauth-authorization-server", &preflight, true),
+            (Method::OPTIONS, "/.well-known/authzen-configuration", &preflight, true),
+            (Method::OPTIONS, "/access/v1/evaluation", &preflight, false),
             (Method::OPTIONS, "/status-lists", &preflight, true),
             (Method::OPTIONS, "/status-lists/1", &preflight, true),
             (Method::OPTIONS, "/oauth2/token", &preflight, false),

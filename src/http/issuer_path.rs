@@ -15,7 +15,8 @@ use url::Url;
 
 use crate::domain::uri::IssuerUrl;
 
-const METADATA: &str = "/.well-known/oauth-authorization-server";
+/// The metadata documents: RFC 8414 §3.1, and AuthZEN Authorization API 1.0 §9.2.
+const METADATA: [&str; 2] = ["/.well-known/oauth-authorization-server", "/.well-known/authzen-configuration"];
 
 /// Serves the router below the path of the issuer, in addition to the root. Returns it unchanged if
 /// the issuer has no path.
@@ -48,8 +49,9 @@ fn local_uri(uri: &Uri, issuer_path: &str) -> Option<Uri> {
 }
 
 fn local_path<'a>(path: &'a str, issuer_path: &str) -> Option<&'a str> {
-    if path.strip_prefix(METADATA).is_some_and(|rest| rest == issuer_path) {
-        return path.get(..METADATA.len());
+    let is_of_issuer = |document: &&str| path.strip_prefix(*document).is_some_and(|rest| rest == issuer_path);
+    if let Some(document) = METADATA.into_iter().find(is_of_issuer) {
+        return Some(document);
     }
     path.strip_prefix(issuer_path).filter(|rest| rest.starts_with('/'))
 }
@@ -64,8 +66,12 @@ mod tests {
             ("/sts/oauth2/token", Some("/oauth2/token")),
             ("/sts/v1/tasks?limit=1", Some("/v1/tasks?limit=1")),
             ("/sts/", Some("/")),
-            ("/.well-known/oauth-authorization-server/sts", Some(METADATA)),
-            ("/sts/.well-known/oauth-authorization-server", Some(METADATA)),
+            ("/.well-known/oauth-authorization-server/sts", Some(METADATA[0])),
+            ("/sts/.well-known/oauth-authorization-server", Some(METADATA[0])),
+            ("/.well-known/authzen-configuration/sts", Some(METADATA[1])),
+            ("/sts/.well-known/authzen-configuration", Some(METADATA[1])),
+            ("/.well-known/authzen-configuration", None),
+            ("/sts/access/v1/evaluation", Some("/access/v1/evaluation")),
             ("/.well-known/oauth-authorization-server", None),
             ("/.well-known/oauth-authorization-server/other", None),
             ("/.well-known/oauth-authorization-server/sts/more", None),

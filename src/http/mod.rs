@@ -5,6 +5,7 @@ mod admin;
 mod conditional;
 mod cors;
 mod error;
+mod evaluation;
 mod extract;
 mod fallback;
 mod health;
@@ -106,7 +107,8 @@ type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Se
 /// Returns the router of the public listener.
 pub fn router(app: AppState, settings: HttpSettings) -> Router {
     let operations = if settings.serves_operations { routes::operations() } else { Router::new() };
-    let routes = routes::oauth().merge(routes::admin()).merge(routes::self_service()).merge(routes::public());
+    let routes = routes::oauth().merge(routes::evaluation()).merge(routes::admin()).merge(routes::self_service());
+    let routes = routes.merge(routes::public());
     let routes = with_fallbacks(routes.merge(operations)).fallback(fallback::not_found);
     // A long poll waits on top of the time that its answer takes.
     let feed_timeout = settings.request_timeout.saturating_add(LONG_POLL_TIMEOUT);

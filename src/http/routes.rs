@@ -10,7 +10,7 @@ use crate::{
         registry::ObjectKind::{Admin, Agent, Issuer, Resource},
         task::TaskAction::{Complete, Fail, Resume, Suspend},
     },
-    http::{AppState, admin, health, oauth, openapi, revocation_feed, self_service, status_lists},
+    http::{AppState, admin, evaluation, health, oauth, openapi, revocation_feed, self_service, status_lists},
 };
 
 /// A method and a path, such as `("GET", "/v1/admin/keys")`.
@@ -43,6 +43,13 @@ routes! {
         GET "/oauth2/authorize" => oauth::metadata::authorize;
         GET "/oauth2/jwks" => oauth::metadata::jwks;
         GET "/.well-known/oauth-authorization-server" => oauth::metadata::metadata;
+    }
+
+    /// The decision endpoints (AuthZEN).
+    evaluation {
+        POST "/access/v1/evaluation" => evaluation::evaluate;
+        POST "/access/v1/evaluations" => evaluation::evaluate_batch;
+        GET "/.well-known/authzen-configuration" => evaluation::metadata;
     }
 
     /// The administration API.

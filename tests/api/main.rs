@@ -32,6 +32,7 @@ macro_rules! on_both_stores {
 mod audit;
 mod auth;
 mod cli;
+mod evaluation;
 mod exchange;
 mod grants;
 #[path = "../support/idp.rs"]

@@ -1,60 +1,19 @@
 //! Audit records of introspections, and the choice of those that are recorded.
 
-use parking_lot::Mutex;
-use quick_cache::sync::Cache;
 use serde_json::json;
 
 use crate::{
     app::{RequestContext, Service},
     domain::{
         audit::{Event, IntrospectionAuditMode, Outcome, Record},
-        id::TokenId,
         registry::client::Resource,
         token::TaskTokenClaims,
     },
     ports::Outage,
 };
 
-/// Maximum number of tokens in [`RecentlyAudited`].
-const AUDIT_DEDUP_CAPACITY: usize = 65_536;
 /// The reason in the counts of texts that are no token of this server.
 const UNKNOWN_TOKEN: &str = "not a token of this server";
-
-/// The tokens whose first introspection with an outcome is recorded. Bounded: the next
-/// introspection of an evicted token is recorded once more. A token has one audience, and only that
-/// resource gets an active result, so the token's id and the outcome are the key.
-pub(in crate::app) struct RecentlyAudited {
-    tokens: Cache<(TokenId, Outcome), ()>,
-    /// Held while the first record of a token is queued.
-    first: Mutex<()>,
-}
-
-impl Default for RecentlyAudited {
-    fn default() -> Self {
-        Self { tokens: Cache::new(AUDIT_DEDUP_CAPACITY), first: Mutex::default() }
-    }
-}
-
-impl RecentlyAudited {
-    fn contains(&self, id: TokenId, outcome: Outcome) -> bool {
-        self.tokens.get(&(id, outcome)).is_some()
-    }
-
-    /// Calls `enqueue` unless the token was recorded with this outcome, and remembers the token if
-    /// the record was queued: after a dropped record, the next introspection is recorded instead.
-    /// Of concurrent calls for a token, one succeeds. Returns whether the token is recorded by an
-    /// earlier call.
-    fn record_once(&self, id: TokenId, outcome: Outcome, enqueue: impl FnOnce() -> bool) -> bool {
-        let _first = self.first.lock();
-        if self.contains(id, outcome) {
-            return true;
-        }
-        if enqueue() {
-            self.tokens.insert((id, outcome), ());
-        }
-        false
-    }
-}
 
 impl Service {
     /// Records an introspection, if the settings require it. The record names the requester and the
@@ -74,7 +33,7 @@ impl Service {
         let mode = self.settings().introspection_audit;
         let Some(claims) = claims else {
             if mode != IntrospectionAuditMode::Off {
-                self.count_unknown_token(resource, cx);
+                self.count_unknown_token(resource, (Event::TokenIntrospect, Outcome::Inactive), cx);
             }
             return Ok(());
         };
@@ -90,8 +49,10 @@ impl Service {
                 enqueue();
                 false
             }
+            // A token has one audience, and only that resource gets an active result, so the id of
+            // the token and the outcome are the key.
             IntrospectionAuditMode::Off | IntrospectionAuditMode::All | IntrospectionAuditMode::Changes => {
-                audited.contains(claims.jti, outcome) || audited.record_once(claims.jti, outcome, enqueue)
+                audited.record_once((claims.jti, outcome), enqueue)
             }
         };
         if was_audited && outcome != Outcome::Active {
@@ -100,14 +61,19 @@ impl Service {
         Ok(())
     }
 
-    /// Counts the introspection of a text that is no token of this server. There is nothing to
-    /// record about it except that it was sent.
-    fn count_unknown_token(&self, resource: &Resource, cx: &RequestContext) {
+    /// Counts a text that a resource presented and that is no token of this server. There is
+    /// nothing to record about it except that it was sent.
+    pub(in crate::app) fn count_unknown_token(
+        &self,
+        resource: &Resource,
+        (event, outcome): (Event, Outcome),
+        cx: &RequestContext,
+    ) {
         let record = Record {
             client: Some(resource.id.clone()),
             resource: Some(resource.uri.to_string()),
             reason: Some(UNKNOWN_TOKEN.to_owned()),
-            ..Record::new(cx.now, Event::TokenIntrospect, Outcome::Inactive)
+            ..Record::new(cx.now, event, outcome)
         };
         for record in self.inner.refusals.count(record) {
             self.inner.writer.enqueue_audit(record);
@@ -133,28 +99,5 @@ fn introspection_record(
         request_id: Some(cx.request_id.clone()),
         source: cx.source_text(),
         ..Record::new(cx.now, Event::TokenIntrospect, outcome)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    #[test]
-    fn recently_audited_tokens_are_remembered_within_the_capacity() {
-        let audited = RecentlyAudited::default();
-        let id = |n: usize| TokenId::new(Uuid::from_u128(n as u128));
-        let active = Outcome::Active;
-        assert!(!audited.contains(id(0), active));
-        assert!(!audited.record_once(id(0), active, || true));
-        assert!(audited.contains(id(0), active) && !audited.contains(id(0), Outcome::Inactive));
-        for n in 1..3 * AUDIT_DEDUP_CAPACITY {
-            audited.record_once(id(n), active, || true);
-        }
-        assert!(audited.tokens.len() <= AUDIT_DEDUP_CAPACITY);
-        let remembered = (0..3 * AUDIT_DEDUP_CAPACITY).filter(|n| audited.contains(id(*n), active)).count();
-        assert!(remembered >= AUDIT_DEDUP_CAPACITY * 9 / 10, "{remembered} of {AUDIT_DEDUP_CAPACITY}");
     }
 }

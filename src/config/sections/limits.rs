@@ -39,6 +39,8 @@ pub struct InProgress {
     pub token: u32,
     /// Introspections.
     pub introspection: u32,
+    /// Evaluations.
+    pub evaluation: u32,
     /// Revocations by clients and requesters.
     pub revocation: u32,
     /// Other requests of agents, resources and requesters.
@@ -90,6 +92,7 @@ fn read_in_progress(limits: &mut Section<'_>) -> InProgress {
     InProgress {
         token: number("token", 512),
         introspection: number("introspection", 512),
+        evaluation: number("evaluation", 512),
         revocation: number("revocation", 128),
         self_service: number("self_service", 128),
         admin_revocation: number("admin_revocation", 128),
@@ -103,6 +106,7 @@ fn read_admission(limits: &mut Section<'_>) -> AdmissionLimits {
     AdmissionLimits {
         exchange: read_rate_limit(limits, "exchange", defaults.exchange),
         introspection: read_rate_limit(limits, "introspection", defaults.introspection),
+        evaluation: read_rate_limit(limits, "evaluation", defaults.evaluation),
         tasks: read_rate_limit(limits, "tasks", defaults.tasks),
         requester: read_rate_limit(limits, "requester", defaults.requester),
         admin: read_rate_limit(limits, "admin", defaults.admin),

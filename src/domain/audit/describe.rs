@@ -14,6 +14,7 @@ pub fn category(record: &Record) -> &'static str {
         Event::TokenIssue if opens_task(record) => "intent",
         Event::TokenIssue | Event::BreakGlassUse => "exchange",
         Event::TokenIntrospect => "introspection",
+        Event::CallEvaluate => "decision",
         Event::ToolCall => "call",
         Event::Revocation => "revocation",
         Event::TaskTransition => "state",
@@ -39,6 +40,7 @@ pub fn describe(record: &Record) -> String {
     let text = match record.event {
         Event::TokenIssue => describe_issue(record),
         Event::TokenIntrospect => describe_introspection(record),
+        Event::CallEvaluate => describe_evaluation(record),
         Event::ToolCall => describe_call(record),
         Event::Revocation => describe_revocation(record),
         Event::TaskTransition => describe_transition(record),
@@ -91,6 +93,17 @@ fn describe_issue(record: &Record) -> String {
 fn describe_introspection(record: &Record) -> String {
     let state = if record.outcome == Outcome::Active { "active" } else { "inactive" };
     format!("{} introspected a token of {}: {state}", client_name(record), agent_name(record))
+}
+
+fn describe_evaluation(record: &Record) -> String {
+    let word = |name| request_field(record, name).and_then(Value::as_str);
+    let subject = word("tool").or(word("action")).unwrap_or("an unknown action");
+    let at = word("at").map(|at| format!(" ({at})")).unwrap_or_default();
+    let decision = match record.outcome {
+        Outcome::Done => "permitted".to_owned(),
+        _ => format!("denied: {}{at}", reason_text(record)),
+    };
+    format!("{} asked for {subject} at {}: {decision}", agent_name(record), client_name(record))
 }
 
 fn describe_call(record: &Record) -> String {
@@ -226,6 +239,7 @@ mod tests {
         for event in [
             Event::TokenIssue,
             Event::TokenIntrospect,
+            Event::CallEvaluate,
             Event::ToolCall,
             Event::Revocation,
             Event::TaskTransition,

@@ -10,6 +10,6 @@ mod verification;
 
 pub use chain::{ChainedText, Head, Linked, Seal, Tampering, WriterId, link, read, verify};
 pub use personal::{PERSONAL_MEMBERS, PersonalValues, RestoredRecord, SALT_LEN};
-pub use record::{Event, IntrospectionAuditMode, Outcome, Record, wire_name};
+pub use record::{EvaluationAuditMode, Event, IntrospectionAuditMode, Outcome, Record, wire_name};
 pub use search::{SearchColumns, normalize_search_name};
 pub use verification::{ChainVerification, CheckpointSequence, Pins};

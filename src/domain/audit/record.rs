@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::domain::{
     id::{ClientId, RequestId, TaskId, TokenId},
+    registry::client::Effect,
     requester::Requester,
     time::Timestamp,
 };
@@ -21,6 +22,9 @@ pub enum Event {
     /// A token was introspected.
     #[serde(rename = "token.introspect")]
     TokenIntrospect,
+    /// A resource evaluated whether a call is permitted.
+    #[serde(rename = "call.evaluate")]
+    CallEvaluate,
     /// A token, task or party was revoked, suspended, resumed, blocked or unblocked.
     #[serde(rename = "revocation")]
     Revocation,
@@ -106,6 +110,42 @@ impl IntrospectionAuditMode {
             Self::All => "all",
             Self::Changes => "changes",
             Self::Off => "off",
+        }
+    }
+}
+
+/// Which permitted calls are recorded. Denied ones always are: the first of each task and reason,
+/// and a sample of further ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvaluationAuditMode {
+    /// All permitted calls and lists.
+    All,
+    /// The permitted calls of tools that write or destroy.
+    #[default]
+    Changes,
+    /// None, except with a break-glass token.
+    Off,
+}
+
+impl EvaluationAuditMode {
+    /// Returns the wire name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Changes => "changes",
+            Self::Off => "off",
+        }
+    }
+
+    /// Returns whether a permitted call with this effect is recorded.
+    #[must_use]
+    pub fn includes(self, effect: Effect) -> bool {
+        match self {
+            Self::All => true,
+            Self::Changes => effect != Effect::Read,
+            Self::Off => false,
         }
     }
 }

@@ -61,7 +61,7 @@ impl Client<'_> {
     pub fn api_scopes(&self) -> ScopeSet {
         let names: &[&str] = match self {
             Self::Agent(_) => &[TASKS_SCOPE],
-            Self::Resource(_) => &[INTROSPECT_SCOPE, TASKS_SCOPE, REVOCATIONS_SCOPE],
+            Self::Resource(_) => &[INTROSPECT_SCOPE, EVALUATE_SCOPE, TASKS_SCOPE, REVOCATIONS_SCOPE],
             Self::Admin(Admin { role: Role::Operator, .. }) => &[ADMIN_SCOPE, AUDIT_SCOPE],
             Self::Admin(Admin { role: Role::Auditor, .. }) => &[AUDIT_SCOPE],
         };
@@ -71,6 +71,8 @@ impl Client<'_> {
 
 /// Introspection of tokens for the client's own audience.
 pub const INTROSPECT_SCOPE: &str = "errand:introspect";
+/// Evaluation of calls with tokens for the client's own audience.
+pub const EVALUATE_SCOPE: &str = "errand:evaluate";
 /// Tasks in which the client participates: read access and call reports.
 pub const TASKS_SCOPE: &str = "errand:tasks";
 /// The revocation feed, for offline verification of tokens for the client's own audience.

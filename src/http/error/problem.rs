@@ -229,6 +229,12 @@ impl Problem {
         Self { r#type: ProblemType::TooLarge, ..RequestError::InvalidParameter("body", "exceeds 65536 bytes").into() }
     }
 
+    /// Returns the response to an evaluation whose body is over its size limit.
+    pub(in crate::http) fn evaluation_too_large() -> Self {
+        let error = RequestError::InvalidParameter("body", "exceeds 1048576 bytes; send fewer or shorter arguments");
+        Self { r#type: ProblemType::TooLarge, ..error.into() }
+    }
+
     /// Returns the response to a body that is not declared as JSON.
     pub(in crate::http) fn unsupported_media_type() -> Self {
         let error = RequestError::MalformedJson("`content-type` must be application/json".into());

@@ -2,6 +2,7 @@
 //! permission.
 
 use axum::{
+    body::Bytes,
     extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, header, request::Parts},
 };
@@ -10,21 +11,22 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use crate::{
     app::{
         ApiCaller, AuthError, AuthenticatedClient, Caller, Credentials, Error, RequestContext, RequestError,
-        RequesterCaller, Subscriber, UnredeemedClient,
+        RequesterCaller, ResourceCaller, Subscriber, UnredeemedClient,
     },
     domain::{
         admission::Family,
         audit::Event,
         id::ClientId,
-        registry::client::{ADMIN_SCOPE, AUDIT_SCOPE, INTROSPECT_SCOPE, TASKS_SCOPE},
+        registry::client::{ADMIN_SCOPE, AUDIT_SCOPE, EVALUATE_SCOPE, INTROSPECT_SCOPE, TASKS_SCOPE},
         secret::Secret,
+        settings::MAX_EVALUATION_BYTES,
     },
     http::{
         AppState,
         error::{oauth::OAuthError, problem::Problem},
         extract::{
             admission::AdmissionSlot,
-            body::read_body,
+            body::{LongBody, read, read_body},
             caller::{CallerSlot, note_client},
             form::{Form, decode_component},
             json::parse_media_type,
@@ -115,6 +117,61 @@ impl FromRequest<AppState> for ClientOrBearerForm {
         };
         Ok(Self { client, form, cx, headers })
     }
+}
+
+/// A resource that requests a decision, with the body of its request. The resource authenticates in
+/// the headers: by HTTP Basic, or by an API token for evaluation.
+#[derive(Debug)]
+pub(in crate::http) struct EvaluationBody {
+    /// The resource.
+    pub caller: ResourceCaller,
+    /// The body, at most 1 MiB of a declared JSON text.
+    pub body: Bytes,
+    /// The id and the time of the request.
+    pub cx: RequestContext,
+}
+
+impl FromRequest<AppState> for EvaluationBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let (client, cx) = authenticate_in_headers(&parts, app).await?;
+        note_client(parts.extensions.get(), client.id());
+        AdmissionSlot::of(&parts.extensions).hold(app.service.admit_client(Family::Evaluation, client.id())?);
+        let caller = ResourceCaller::new(client)?;
+        if parse_media_type(&parts.headers).is_none_or(|media| media != "application/json") {
+            return Err(RequestError::MalformedJson("`content-type` must be application/json".into()).into());
+        }
+        match LongBody::of(Request::from_parts(parts.clone(), body)) {
+            LongBody::Buffered(body) => {
+                let body = body?.ok_or_else(Problem::evaluation_too_large)?;
+                Ok(Self { caller, body, cx })
+            }
+            LongBody::Unread(body) => {
+                let body = read(body, MAX_EVALUATION_BYTES).await?.ok_or_else(Problem::evaluation_too_large)?;
+                // The snapshot must not be older than the question: a revocation may have been
+                // acknowledged while the rest of the body arrived.
+                let (client, cx) = authenticate_in_headers(&parts, app).await?;
+                Ok(Self { caller: ResourceCaller::new(client)?, body, cx })
+            }
+        }
+    }
+}
+
+async fn authenticate_in_headers(
+    parts: &Parts,
+    app: &AppState,
+) -> Result<(AuthenticatedClient, RequestContext), Problem> {
+    if find_bearer_token(&parts.headers).is_some() {
+        let (token, call, cx) = extract_bearer(parts)?;
+        let caller = app.service.authorize(&token, &[EVALUATE_SCOPE], &call, &cx).await?;
+        return Ok((caller.into_client(), cx));
+    }
+    let cx = parts.extensions.get::<RequestContext>().cloned().ok_or(RequestError::MissingParameter("x-request-id"))?;
+    let credentials = extract_credentials(&parts.headers, &Form::empty()).map_err(Error::from)?;
+    let client = app.service.authenticate(credentials, &cx).await?;
+    Ok((client.redeem(&app.service, &cx).await?, cx))
 }
 
 /// An admin with permission to change.

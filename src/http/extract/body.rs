@@ -1,5 +1,8 @@
 //! Request bodies. A body is read completely before the request counts as one in progress, so that
 //! slow clients take no share of the concurrency limits.
+//!
+//! A body that may be longer than [`MAX_BODY_BYTES`] is the exception: the rest of it is read after
+//! the caller is authenticated, so that strangers take no more memory than elsewhere.
 
 use std::error::Error as StdError;
 
@@ -7,8 +10,9 @@ use axum::{
     body::{Body, HttpBody, to_bytes},
     extract::Request,
 };
-use bytes::Bytes;
-use http_body_util::LengthLimitError;
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, LengthLimitError};
 
 use crate::{app::RequestError, domain::settings::MAX_BODY_BYTES};
 
@@ -22,8 +26,35 @@ pub(in crate::http) async fn buffer_body(mut request: Request) -> Request {
         return request;
     }
     let body = std::mem::replace(request.body_mut(), Body::empty());
-    let body = BufferedBody(read(body).await);
+    let body = BufferedBody(read(body, MAX_BODY_BYTES).await);
     request.extensions_mut().insert(body);
+    request
+}
+
+/// Reads the body of a request like [`buffer_body`]. Of a body that is longer than
+/// [`MAX_BODY_BYTES`], it reads the start only, and [`read_long_body`] reads the rest.
+pub(in crate::http) async fn buffer_body_start(mut request: Request) -> Request {
+    if request.body().is_end_stream() {
+        return request;
+    }
+    let mut body = std::mem::replace(request.body_mut(), Body::empty());
+    let mut start = BytesMut::new();
+    while start.len() <= MAX_BODY_BYTES {
+        match body.frame().await {
+            // Trailers are not used.
+            Some(Ok(frame)) => start.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Some(Err(_)) => {
+                request.extensions_mut().insert(BufferedBody(Err(incomplete())));
+                return request;
+            }
+            None => {
+                request.extensions_mut().insert(BufferedBody(Ok(Some(start.freeze()))));
+                return request;
+            }
+        }
+    }
+    let start = stream::iter([Ok(start.freeze())]);
+    *request.body_mut() = Body::from_stream(start.chain(body.into_data_stream()));
     request
 }
 
@@ -31,14 +62,37 @@ pub(in crate::http) async fn buffer_body(mut request: Request) -> Request {
 pub(in crate::http) async fn read_body(mut request: Request) -> Result<Option<Bytes>, RequestError> {
     match request.extensions_mut().remove::<BufferedBody>() {
         Some(BufferedBody(body)) => body,
-        None => read(request.into_body()).await,
+        None => read(request.into_body(), MAX_BODY_BYTES).await,
     }
 }
 
-async fn read(body: Body) -> Result<Option<Bytes>, RequestError> {
-    match to_bytes(body, MAX_BODY_BYTES).await {
+/// The body of a request that may be longer than [`MAX_BODY_BYTES`].
+pub(in crate::http) enum LongBody {
+    /// The body as it was read before the handler began; `None` if it exceeds the size limit.
+    Buffered(Result<Option<Bytes>, RequestError>),
+    /// A body that is not read yet, or is longer than [`MAX_BODY_BYTES`] and read in part.
+    Unread(Body),
+}
+
+impl LongBody {
+    /// Takes the body of a request.
+    pub(in crate::http) fn of(mut request: Request) -> Self {
+        match request.extensions_mut().remove::<BufferedBody>() {
+            Some(BufferedBody(body)) => Self::Buffered(body),
+            None => Self::Unread(request.into_body()),
+        }
+    }
+}
+
+/// Reads a body of at most `limit` bytes. Returns `None` if it is longer.
+pub(in crate::http) async fn read(body: Body, limit: usize) -> Result<Option<Bytes>, RequestError> {
+    match to_bytes(body, limit).await {
         Ok(body) => Ok(Some(body)),
         Err(error) if error.source().is_some_and(<dyn StdError>::is::<LengthLimitError>) => Ok(None),
-        Err(_) => Err(RequestError::InvalidParameter("body", "incomplete, or its framing is not valid")),
+        Err(_) => Err(incomplete()),
     }
+}
+
+fn incomplete() -> RequestError {
+    RequestError::InvalidParameter("body", "incomplete, or its framing is not valid")
 }

@@ -49,6 +49,11 @@ impl fmt::Debug for Form {
 }
 
 impl Form {
+    /// Returns the form of a request whose body is not one.
+    pub(in crate::http) fn empty() -> Self {
+        Self(Vec::new())
+    }
+
     /// Parses a body.
     pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
         let mut parameters: Vec<(String, String)> = Vec::new();

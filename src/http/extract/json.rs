@@ -1,6 +1,9 @@
 //! JSON bodies: media type, size limit, strict parsing, and errors that name the member.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use axum::{
     body::Bytes,
@@ -11,7 +14,7 @@ use serde::{
     Deserializer,
     de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 use serde_path_to_error::{Path, Segment};
 
 use crate::{
@@ -96,6 +99,18 @@ async fn read_object(request: Request) -> Result<(Bytes, Value), Problem> {
     }
     let body = read_body(request).await?.ok_or_else(Problem::too_large)?;
     Ok(parse_object(&body).map(|object| (body, object))?)
+}
+
+/// Parses strict JSON of at most `depth` levels that must be an object, and keeps every digit of
+/// its numbers.
+pub(in crate::http) fn parse_exact_object(body: &[u8], depth: usize) -> Result<BTreeMap<String, Arg>, RequestError> {
+    let malformed = |text: &str| RequestError::MalformedJson(text.to_owned());
+    let text = std::str::from_utf8(body).map_err(|_| malformed("not UTF-8"))?;
+    match Arg::parse(text, depth) {
+        Ok(Arg::Object(members)) => Ok(members),
+        Ok(_) => Err(malformed("must be an object")),
+        Err(_) => Err(RequestError::MalformedJson(describe_rejected_text(text, depth))),
+    }
 }
 
 fn parse_object(body: &[u8]) -> Result<Value, RequestError> {
@@ -270,6 +285,43 @@ fn is_plain(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
+/// Describes why strict parsing without loss of digits rejected a text.
+fn describe_rejected_text(text: &str, depth: usize) -> String {
+    if let Err(error) = serde_json::from_str::<&RawValue>(text) {
+        return format!("not valid JSON at line {}, column {}", error.line(), error.column());
+    }
+    if nesting_of_text(text) > depth {
+        return format!("nested more than {depth} levels deep");
+    }
+    find_duplicate(text.as_bytes()).unwrap_or_else(|| "a number whose exponent is too large".to_owned())
+}
+
+/// Returns the nesting of valid JSON, without recursion.
+fn nesting_of_text(text: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut is_escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Returns the text about the first duplicate member, if there is one.
+fn find_duplicate(body: &[u8]) -> Option<String> {
+    let text = FindDuplicate.deserialize(&mut serde_json::Deserializer::from_slice(body)).err()?.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    text.starts_with(DUPLICATE).then(|| text.to_owned())
+}
+
 /// Describes why strict parsing rejected a body.
 fn describe_rejected(body: &[u8]) -> String {
     match serde_json::from_slice::<Value>(body) {
@@ -277,16 +329,7 @@ fn describe_rejected(body: &[u8]) -> String {
             format!("not valid JSON at line {}, column {}", error.line(), error.column())
         }
         Ok(value) if nesting(&value) > MAX_DEPTH => format!("nested more than {MAX_DEPTH} levels deep"),
-        Ok(_) => {
-            let mut input = serde_json::Deserializer::from_slice(body);
-            match FindDuplicate.deserialize(&mut input) {
-                Err(error) if error.to_string().starts_with(DUPLICATE) => {
-                    let text = error.to_string();
-                    text.rsplit_once(" at line ").map_or(text.clone(), |(text, _)| text.to_owned())
-                }
-                _ => "not strict JSON".to_owned(),
-            }
-        }
+        Ok(_) => find_duplicate(body).unwrap_or_else(|| "not strict JSON".to_owned()),
     }
 }
 
@@ -364,10 +407,7 @@ impl<'de> Visitor<'de> for FindDuplicate {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde::Deserialize;
-    use serde_json::value::RawValue;
 
     use super::*;
     use crate::domain::id::ClientId;
@@ -534,6 +574,30 @@ mod tests {
         let body = br#"{"id":"reader","reason":"x","details":{"n":1.0000000000000000000001}}"#;
         let body = deserialize::<Body>(&mut serde_json::Deserializer::from_slice(body)).unwrap();
         assert_eq!(body.details.unwrap().get(), r#"{"n":1.0000000000000000000001}"#);
+    }
+
+    #[test]
+    fn rejected_text_is_described() {
+        let nested = |levels: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
+        for exact in [r#"{"a":1e400,"b":[-0.10000000000000000000001]}"#, "{}", &nested(64), r#"{"a":"\\","b":"[{"}"#] {
+            assert!(parse_exact_object(exact.as_bytes(), 64).is_ok(), "{exact}");
+        }
+        for (body, text) in [
+            ("", "not valid JSON at line 1, column 0"),
+            ("{\n  \"a\": secret}", "not valid JSON at line 2, column 8"),
+            ("\u{feff}{}", "not valid JSON at line 1, column 1"),
+            (r#"{"a":1} x"#, "not valid JSON at line 1, column 9"),
+            ("[]", "must be an object"),
+            (r#"{"a":[{"name":1,"name":1}]}"#, "duplicate member `name`"),
+            (r#"{"a secret":1,"a secret":2}"#, "duplicate member"),
+            (&nested(65), "nested more than 64 levels deep"),
+            (&nested(10_000), "nested more than 64 levels deep"),
+            (r#"{"a":1e99999999999999999999}"#, "a number whose exponent is too large"),
+        ] {
+            let error = parse_exact_object(body.as_bytes(), 64);
+            assert_eq!(error, Err(RequestError::MalformedJson(text.into())), "{body}");
+        }
+        assert_eq!(parse_exact_object(b"{\"a\":\"\xff\"}", 64), Err(RequestError::MalformedJson("not UTF-8".into())));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::http::{
     error::ErrorFormat,
-    extract::body::buffer_body,
+    extract::body::{buffer_body, buffer_body_start},
     middleware::{metrics::Metrics, panic::run_catching_panics},
 };
 
@@ -19,6 +19,8 @@ pub struct RequestLimits {
     pub token: usize,
     /// `POST /oauth2/introspect`.
     pub introspection: usize,
+    /// `POST /access/v1/evaluation` and `POST /access/v1/evaluations`.
+    pub evaluation: usize,
     /// Revocations by clients and requesters: `POST /oauth2/revoke`, the ends of their tasks, and
     /// the withdrawal of their grants.
     pub revocation: usize,
@@ -37,6 +39,7 @@ impl Default for RequestLimits {
         Self {
             token: 512,
             introspection: 512,
+            evaluation: 512,
             revocation: 128,
             self_service: 128,
             admin_revocation: 128,
@@ -51,6 +54,7 @@ impl Default for RequestLimits {
 pub(in crate::http) enum EndpointFamily {
     Token,
     Introspection,
+    Evaluation,
     Revocation,
     SelfService,
     AdminRevocation,
@@ -64,6 +68,7 @@ impl EndpointFamily {
         match self {
             Self::Token => "token",
             Self::Introspection => "introspection",
+            Self::Evaluation => "evaluation",
             Self::Revocation => "revocation",
             Self::SelfService => "self_service",
             Self::AdminRevocation => "admin_revocation",
@@ -86,6 +91,7 @@ impl EndpointFamily {
         match route {
             "/oauth2/token" => Some(Self::Token),
             "/oauth2/introspect" => Some(Self::Introspection),
+            "/access/v1/evaluation" | "/access/v1/evaluations" => Some(Self::Evaluation),
             "/oauth2/revoke" => Some(Self::Revocation),
             "/healthz" | "/readyz" | "/metrics" | "/revocations" | "none" => None,
             _ if route.starts_with("/v1/admin/") => {
@@ -104,6 +110,7 @@ impl EndpointFamily {
 pub(in crate::http) struct LoadShedder {
     token: Semaphore,
     introspection: Semaphore,
+    evaluation: Semaphore,
     revocation: Semaphore,
     self_service: Semaphore,
     admin_revocation: Semaphore,
@@ -117,6 +124,7 @@ impl LoadShedder {
         Self {
             token: semaphore(limits.token),
             introspection: semaphore(limits.introspection),
+            evaluation: semaphore(limits.evaluation),
             revocation: semaphore(limits.revocation),
             self_service: semaphore(limits.self_service),
             admin_revocation: semaphore(limits.admin_revocation),
@@ -129,6 +137,7 @@ impl LoadShedder {
         let semaphore = match family {
             EndpointFamily::Token => &self.token,
             EndpointFamily::Introspection => &self.introspection,
+            EndpointFamily::Evaluation => &self.evaluation,
             EndpointFamily::Revocation => &self.revocation,
             EndpointFamily::SelfService => &self.self_service,
             EndpointFamily::AdminRevocation => &self.admin_revocation,
@@ -149,7 +158,10 @@ impl LoadShedder {
         next: Next,
     ) -> Response {
         let family = EndpointFamily::of(request.method(), route);
-        let request = buffer_body(request).await;
+        let request = match family {
+            Some(EndpointFamily::Evaluation) => buffer_body_start(request).await,
+            _ => buffer_body(request).await,
+        };
         let permit = match family.map(|family| (family, self.try_begin(family))) {
             Some((family, None)) => {
                 metrics.record_shed(family.as_str());
@@ -176,6 +188,7 @@ mod tests {
         let expected = |method: &str, path: &str| match (method, path) {
             ("POST", "/oauth2/token") => Some(Token),
             ("POST", "/oauth2/introspect") => Some(Introspection),
+            ("POST", "/access/v1/evaluation" | "/access/v1/evaluations") => Some(Evaluation),
             (
                 "POST",
                 "/oauth2/revoke"

@@ -44,6 +44,7 @@ pub struct Metrics {
     latency: Family<RouteLabel, Histogram, fn() -> Histogram>,
     propagation: Histogram,
     shed: Family<FamilyLabel, Counter>,
+    evaluations: Family<EvaluationLabels, Counter>,
     rejections: Family<RejectionLabels, Counter>,
     /// The clients that have a label of their own.
     labeled_clients: Mutex<BTreeSet<String>>,
@@ -86,6 +87,13 @@ struct FamilyLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EvaluationLabels {
+    decision: &'static str,
+    /// The reason of a no, or `none`.
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RejectionLabels {
     client: String,
     code: &'static str,
@@ -122,6 +130,9 @@ impl Metrics {
         let latency = Family::new_with_constructor(duration_histogram as fn() -> Histogram);
         let propagation = duration_histogram();
         let (shed, rejections) = (Family::default(), Family::<RejectionLabels, Counter>::default());
+        let evaluations = Family::<EvaluationLabels, Counter>::default();
+        // The metric is present before the first decision.
+        drop(evaluations.get_or_create(&EvaluationLabels { decision: "true", reason: "none" }));
         let connections = Arc::<ConnectionCounters>::default();
         let probe = Arc::default();
         registry.register("requests", "Requests by endpoint, outcome and status", Family::clone(&requests));
@@ -143,6 +154,11 @@ impl Metrics {
             Family::clone(&shed),
         );
         registry.register(
+            "evaluations",
+            "Decisions by decision (true or false) and reason; the reason of true is none",
+            Family::clone(&evaluations),
+        );
+        registry.register(
             "client_rejections",
             "Refused requests by client and error code; client is none without authentication, other beyond the first \
              1000 clients",
@@ -159,6 +175,7 @@ impl Metrics {
             latency,
             propagation,
             shed,
+            evaluations,
             rejections,
             labeled_clients: Mutex::default(),
             connections,
@@ -190,6 +207,12 @@ impl Metrics {
     /// Counts a request that a concurrency limit refused.
     pub(in crate::http) fn record_shed(&self, family: &'static str) {
         self.shed.get_or_create(&FamilyLabel { family }).inc();
+    }
+
+    /// Counts a decision.
+    pub(in crate::http) fn record_evaluation(&self, is_permitted: bool, reason: &'static str) {
+        let decision = if is_permitted { "true" } else { "false" };
+        self.evaluations.get_or_create(&EvaluationLabels { decision, reason }).inc();
     }
 
     /// Counts a finished request.
@@ -353,7 +376,7 @@ impl Collector for ServiceCollector {
         let dropped = ConstCounter::new(service.dropped_audit_records());
         dropped.encode(encoder.encode_descriptor(
             "audit_records_dropped",
-            "Audit records of introspections and refused clients that were dropped since the start.",
+            "Audit records of introspections, evaluations and refused clients that were dropped since the start.",
             None,
             dropped.metric_type(),
         )?)?;

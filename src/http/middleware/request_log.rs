@@ -26,10 +26,10 @@ use crate::{
 /// The header with the request id.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The path of the introspection endpoint, whose requests are logged at debug level.
-const INTROSPECT_PATH: &str = "/oauth2/introspect";
+/// The endpoints whose successful requests are logged at debug level.
+const QUIET_PATHS: [&str; 3] = ["/oauth2/introspect", "/access/v1/evaluation", "/access/v1/evaluations"];
 
-/// Logs the end of a request. Introspections have a level of their own.
+/// Logs the end of a request. Introspections and evaluations have a level of their own.
 macro_rules! log_end {
     ($level:ident, $request:expr, $text:literal $(, $name:literal = $value:expr)*) => {
         tracing::$level!(
@@ -123,9 +123,10 @@ pub(super) async fn log_request(
     span.in_scope(|| {
         if let Some(Refusal { code, reason }) = &refusal {
             log_end!(info, finished, "request refused", "error.code" = code, "reason" = reason);
-        } else if &*finished.endpoint == INTROSPECT_PATH {
-            // Introspections outnumber all other requests, and a log line costs more than the
-            // answer. The metrics count them, and the audit trail records them as configured.
+        } else if QUIET_PATHS.contains(&&*finished.endpoint) {
+            // Introspections and evaluations outnumber all other requests, and a log line costs
+            // more than the answer. The metrics count them, and the audit trail records them as
+            // configured.
             log_end!(debug, finished, "request completed");
         } else {
             log_end!(info, finished, "request completed");

@@ -133,6 +133,7 @@ async fn every_family_has_limits(server: Server) {
             let one = limit(1, 1, 64);
             config.admission.exchange = one;
             config.admission.introspection = one;
+            config.admission.evaluation = one;
             config.admission.tasks = one;
             config.admission.admin = one;
             config.admission.feed = one;
@@ -142,10 +143,19 @@ async fn every_family_has_limits(server: Server) {
     let basic = |path: &str, client: &str, form: &Form| {
         small.post(path).basic_auth(client.to_owned(), Some(secret(client))).form(form)
     };
-    let requests: [(&str, &dyn Fn() -> reqwest::RequestBuilder); 6] = [
+    let requests: [(&str, &dyn Fn() -> reqwest::RequestBuilder); 7] = [
         ("exchange", &|| basic("/oauth2/token", "reader", &grant())),
         ("exchange", &|| basic("/oauth2/revoke", "writer", &form(&[("token", "x")]))),
         ("introspection", &|| basic("/oauth2/introspect", "files", &introspection)),
+        ("evaluation", &|| {
+            let request = small.post("/access/v1/evaluation").basic_auth("files", Some(secret("files")));
+            request.json(&json!({
+                "subject": {"type": "identity", "id": "alice"},
+                "action": {"name": "tools/call"},
+                "resource": {"type": "tool", "id": "read_file"},
+                "context": {"token": token},
+            }))
+        }),
         ("tasks", &|| small.request(Method::GET, "/v1/tasks").bearer_auth(&tasks)),
         ("admin", &|| small.request(Method::GET, "/v1/admin/tasks").bearer_auth(&admin)),
         ("feed", &|| small.request(Method::GET, "/revocations").bearer_auth(&feed)),

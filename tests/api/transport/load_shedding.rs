@@ -27,6 +27,7 @@ async fn full_family_is_shed_and_others_are_served(server: Server) {
     let families = [
         ("token", RequestLimits { token: 0, ..all }),
         ("introspection", RequestLimits { introspection: 0, ..all }),
+        ("evaluation", RequestLimits { evaluation: 0, ..all }),
         ("revocation", RequestLimits { revocation: 0, ..all }),
         ("self_service", RequestLimits { self_service: 0, ..all }),
         ("admin_revocation", RequestLimits { admin_revocation: 0, ..all }),
@@ -44,6 +45,11 @@ async fn full_family_is_shed_and_others_are_served(server: Server) {
                 "introspection",
                 credentials("files", request(Method::POST, "/oauth2/introspect")).form(&form(&[("token", &token)])),
                 200,
+            ),
+            (
+                "evaluation",
+                credentials("files", request(Method::POST, "/access/v1/evaluation")).json(&serde_json::json!({})),
+                400,
             ),
             (
                 "revocation",
