@@ -310,9 +310,10 @@ impl Registry {
         for Entry { object, .. } in api {
             match object {
                 RegistryObject::Issuer(issuer) if !issuer.allowed_networks.iter().all(is_allowed) => {
-                    let mut issuer = issuer.clone();
-                    issuer.allowed_networks.retain(is_allowed);
-                    self.issuers.insert(issuer.issuer.clone(), Arc::new(issuer));
+                    // Only the networks change: the issuer may be blocked.
+                    if let Some(issuer) = self.issuers.get_mut(&issuer.issuer) {
+                        Arc::make_mut(issuer).allowed_networks.retain(is_allowed);
+                    }
                 }
                 RegistryObject::Resource(resource) if !resource.allowed_networks.iter().all(is_allowed) => {
                     if let Some(resource) = self.resources.get_mut(&resource.id) {

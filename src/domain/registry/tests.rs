@@ -11,6 +11,45 @@ use super::*;
 const LOGIN: &str = "https://login.example.com";
 const PARTNER: &str = "https://partner.example.com";
 
+/// The networks of an object that admins registered are narrowed. Nothing else of it changes: a
+/// blocked object stays blocked.
+#[test]
+fn narrowed_networks_keep_blocks() {
+    let object = |kind: &str, body: Value| {
+        let object = serde_json::from_value(json!({"kind": kind, "body": body})).unwrap();
+        Entry { object, source: Source::Api }
+    };
+    let networks = ["10.0.0.0/8", "192.168.0.0/16"];
+    let entries = vec![
+        object(
+            "issuer",
+            json!({"issuer": LOGIN, "keys": "discovery", "audiences": ["x"], "algorithms": ["RS256"],
+                "token_types": ["access_token"], "allowed_networks": networks}),
+        ),
+        object(
+            "resource",
+            json!({"id": "files", "uri": "https://files.example.com/mcp", "allowed_networks": networks,
+                "authentication": {"method": "client_secret_basic"}}),
+        ),
+    ];
+    let block = |kind, id: &str| Block {
+        subject: BlockSubject::Object(kind, id.to_owned()),
+        kind: BlockKind::Blocked,
+        reason: "x".parse().unwrap(),
+        by: "admin:ops".to_owned(),
+        at: crate::domain::time::Timestamp::EPOCH,
+    };
+    let blocks = || vec![block(ObjectKind::Issuer, LOGIN), block(ObjectKind::Resource, "files")];
+    for allowed in [vec![], vec!["10.0.0.0/8".parse().unwrap()]] {
+        let registry = Registry::build(1, entries.clone(), BTreeMap::new()).unwrap();
+        let registry = registry.with_blocks(blocks()).within_networks(&allowed);
+        let (issuer, resource) =
+            (registry.issuer(LOGIN).unwrap(), registry.resource(&"files".parse().unwrap()).unwrap());
+        assert!(issuer.disabled && resource.disabled, "{allowed:?}");
+        assert_eq!((&issuer.allowed_networks, &resource.allowed_networks), (&allowed, &allowed));
+    }
+}
+
 /// Objects by name; each row changes one of them.
 type ObjectMap = BTreeMap<&'static str, Value>;
 
