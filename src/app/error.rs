@@ -145,6 +145,9 @@ pub enum AuthError {
     /// The bearer token is an API token that has expired.
     #[error("the API token has expired; get a new one with `client_credentials`")]
     ExpiredBearer,
+    /// The requester's token, or everything of the requester, was ended.
+    #[error("bearer token: {0}")]
+    EndedBearer(EvidenceEnd),
     /// The bearer token is a task token.
     #[error("a task token is not an API token; get one with `client_credentials`")]
     TaskTokenAsBearer,
@@ -180,6 +183,7 @@ impl AuthError {
             | Self::MissingBearer
             | Self::InvalidBearer
             | Self::ExpiredBearer
+            | Self::EndedBearer(_)
             | Self::TaskTokenAsBearer
             | Self::BearerClaim(_)
             | Self::InsufficientScope

@@ -102,6 +102,7 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<Requester, Error> {
         let jws = UnverifiedJws::parse(bearer.expose()).map_err(|_| AuthError::InvalidBearer)?;
+        let signing_input = jws.signing_input();
         let issuer = jws.claimed_issuer().and_then(|issuer| snapshot.registry.issuer(issuer)).cloned();
         let issuer = issuer.filter(|issuer| !issuer.disabled && issuer.has_portal()).ok_or(AuthError::InvalidBearer)?;
         // ID tokens are not accepted: an ID token states that a user signed in, and does not
@@ -133,6 +134,10 @@ impl Service {
         let claims = check_user_claims(payload, &rules, cx.now).map_err(AuthError::BearerClaim)?;
         if snapshot.registry.is_blocked(&claims.requester) {
             return Err(AuthError::InvalidBearer.into());
+        }
+        let evidence = claims.as_evidence(signing_input);
+        if let Some(end) = snapshot.evidence_end_of_requester(&claims.requester, &evidence) {
+            return Err(AuthError::EndedBearer(end).into());
         }
         if claims.is_issued_to_portal(&issuer) { Ok(claims.requester) } else { Err(AuthError::NotPortalToken.into()) }
     }

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use crate::{
     app::{
         AuthError, Error, PresentedTokenType, RequestContext, RequestError, Service, Snapshot, TokenError,
@@ -21,10 +19,9 @@ use crate::{
         },
         revocation::{
             RevocationKeys, Standing,
-            evidence::{EvidenceDigest, EvidenceEnd, PresentedEvidence},
+            evidence::{EvidenceEnd, PresentedEvidence},
         },
         task::Requester,
-        time::Timestamp,
         token::{
             TYP_ACCESS_TOKEN, TYP_TXN_TOKEN, TaskTokenClaims, TokenKind, check_expiry,
             foreign_claims::{ClaimError, UserClaims, UserTokenRules, check_user_claims},
@@ -308,7 +305,7 @@ impl Service {
             tracing::debug!(%issuer, ?claims, "claims of a user token are left out: their values can't be passed on");
         }
         self.inner.rule_matches.count(&issuer, &claims.raw_claims);
-        let presented = presented_evidence(&claims, signed_text.as_bytes());
+        let presented = claims.as_evidence(signed_text.as_bytes());
         Ok(SubjectToken::User(Box::new(claims), issuer, Box::new(presented)))
     }
 
@@ -353,26 +350,6 @@ impl Service {
             }
             PresentedTokenType::IdToken | PresentedTokenType::TxnToken => Err(actor_error(TokenError::WrongTyp)),
         }
-    }
-}
-
-/// Names a user token as evidence. `signed` is its header and claims, as signed.
-fn presented_evidence(claims: &UserClaims, signed: &[u8]) -> PresentedEvidence {
-    let issuer = &claims.requester.issuer;
-    let text = |name: &str| claims.raw_claims.get(name).and_then(Value::as_str);
-    PresentedEvidence {
-        token: text("jti").map_or_else(
-            || EvidenceDigest::of_signed_text(issuer, signed),
-            |jti| EvidenceDigest::of_token_id(issuer, jti),
-        ),
-        session: match claims.raw_claims.get("sid") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(sid)) => Some(EvidenceDigest::of_session(issuer, sid)),
-            // A session may be named by a number.
-            Some(sid) => Some(EvidenceDigest::of_session(issuer, &sid.to_string())),
-        },
-        issued: claims.issued.unwrap_or(Timestamp::EPOCH),
-        expires: claims.expires,
     }
 }
 

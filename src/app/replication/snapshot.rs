@@ -11,7 +11,7 @@ use crate::domain::{
     requester::Requester,
     revocation::{
         Index, LogEntry, LogPosition, RevocationKeys, Standing, SuspensionCause, UnknownEntryError,
-        evidence::{EvidenceEnd, PresentedEvidence},
+        evidence::{EndedEvidence, EvidenceEnd, PresentedEvidence},
         tool_key,
     },
 };
@@ -77,6 +77,22 @@ impl Snapshot {
         evidence: &PresentedEvidence,
     ) -> Option<EvidenceEnd> {
         self.index.read().evidence_end(agent, requester, evidence)
+    }
+
+    /// Returns why a user token no longer speaks for its requester; `None` if it still does.
+    #[must_use]
+    pub fn evidence_end_of_requester(
+        &self,
+        requester: &Requester,
+        evidence: &PresentedEvidence,
+    ) -> Option<EvidenceEnd> {
+        self.index.read().evidence_end_of_requester(requester, evidence)
+    }
+
+    /// Returns whether this evidence was ended, whenever that was.
+    #[must_use]
+    pub fn has_ended(&self, ended: &EndedEvidence) -> bool {
+        self.index.read().has_ended(ended)
     }
 
     /// Returns whether a requester refused an agent.

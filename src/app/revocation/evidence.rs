@@ -50,7 +50,10 @@ impl Service {
             entry(EndedEvidence::Token(token), retain_until(expires, cx.now), by, reason, cx)
         };
         let before = forever(EndedEvidence::Requester(Box::new(requester.clone())));
-        let sessions = sessions.into_iter().map(|session| forever(EndedEvidence::Session(session)));
+        // A session ends for good, so the next end of the requester need not end it again.
+        let snapshot = self.inner.follower.snapshot(cx.now).await?;
+        let sessions = sessions.into_iter().map(EndedEvidence::Session);
+        let sessions = sessions.filter(|session| !snapshot.has_ended(session)).map(forever);
         let tokens = seen.into_iter().map(|seen| token(seen.token, seen.expires));
         Ok(std::iter::once(before).chain(sessions).chain(tokens).collect())
     }

@@ -312,17 +312,41 @@ impl Index {
         if self.ended_evidence.is_empty() {
             return None;
         }
-        let find = |ended: EndedEvidence| self.ended_evidence.get(ended.key().as_str());
-        let is_older = |ended: &EvidenceTombstone| evidence.issued < ended.at;
-        let of_requester = || find(EndedEvidence::Requester(Box::new(requester.clone()))).is_some_and(is_older);
-        if find(EndedEvidence::Token(evidence.token.clone())).is_some() || of_requester() {
+        self.evidence_end_of_requester(requester, evidence).or_else(|| {
+            let for_agent = EndedEvidence::ForAgent(agent.clone(), evidence.token.clone());
+            self.find_ended(&for_agent).map(|_| EvidenceEnd::Task)
+        })
+    }
+
+    /// Returns why a user token no longer speaks for its requester, for every client; `None` if it
+    /// still does.
+    #[must_use]
+    pub fn evidence_end_of_requester(
+        &self,
+        requester: &Requester,
+        evidence: &PresentedEvidence,
+    ) -> Option<EvidenceEnd> {
+        if self.ended_evidence.is_empty() {
+            return None;
+        }
+        let of_requester = self.find_ended(&EndedEvidence::Requester(Box::new(requester.clone())));
+        if of_requester.is_some_and(|ended| evidence.issued < ended.at)
+            || self.find_ended(&EndedEvidence::Token(evidence.token.clone())).is_some()
+        {
             return Some(EvidenceEnd::Requester);
         }
-        if evidence.session.as_ref().is_some_and(|session| find(EndedEvidence::Session(session.clone())).is_some()) {
-            return Some(EvidenceEnd::Session);
-        }
-        let for_agent = EndedEvidence::ForAgent(agent.clone(), evidence.token.clone());
-        find(for_agent).map(|_| EvidenceEnd::Task)
+        let session = evidence.session.clone().map(EndedEvidence::Session);
+        session.filter(|session| self.has_ended(session)).map(|_| EvidenceEnd::Session)
+    }
+
+    /// Returns whether this evidence was ended, whenever that was.
+    #[must_use]
+    pub fn has_ended(&self, ended: &EndedEvidence) -> bool {
+        self.find_ended(ended).is_some()
+    }
+
+    fn find_ended(&self, ended: &EndedEvidence) -> Option<&EvidenceTombstone> {
+        self.ended_evidence.get(ended.key().as_str())
     }
 
     /// Returns whether a requester refused an agent. No token is issued in which it acts for them.

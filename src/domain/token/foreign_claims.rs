@@ -8,6 +8,7 @@ use crate::domain::{
     id::{ClientId, MAX_SUBJECT_BYTES, Subject},
     registry::issuer::{AudienceSource, OptionalClaim, OtherAudiences, SubjectScopes, SubjectTokenType, TrustedIssuer},
     requester::Requester,
+    revocation::evidence::{EvidenceDigest, PresentedEvidence},
     scope::{MAX_SCOPE_LEN, ScopeSet, ScopeToken},
     settings::MAX_CLOCK_SKEW,
     time::{Lifetime, Timestamp},
@@ -213,6 +214,24 @@ pub struct UserClaims {
 }
 
 impl UserClaims {
+    /// Names the token as evidence. `signing_input` is its header and claims, as signed.
+    #[must_use]
+    pub fn as_evidence(&self, signing_input: &[u8]) -> PresentedEvidence {
+        let issuer = &self.requester.issuer;
+        let token = match self.raw_claims.get("jti").and_then(Value::as_str) {
+            Some(jti) => EvidenceDigest::of_token_id(issuer, jti),
+            None => EvidenceDigest::of_signed_text(issuer, signing_input),
+        };
+        let session = match self.raw_claims.get("sid") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(sid)) => Some(EvidenceDigest::of_session(issuer, sid)),
+            // A session may be named by a number.
+            Some(sid) => Some(EvidenceDigest::of_session(issuer, &sid.to_string())),
+        };
+        let issued = self.issued.unwrap_or(Timestamp::EPOCH);
+        PresentedEvidence { token, session, issued, expires: self.expires }
+    }
+
     /// Returns whether the token was issued to a portal of the issuer for the requester alone. No
     /// actor is or may be involved, and the token is not bound to a key, because this server does
     /// not verify proof of possession.

@@ -133,6 +133,7 @@ impl From<&AuthError> for ErrorCode {
             AuthError::MissingBearer
             | AuthError::InvalidBearer
             | AuthError::ExpiredBearer
+            | AuthError::EndedBearer(_)
             | AuthError::TaskTokenAsBearer
             | AuthError::BearerClaim(_) => Self::InvalidToken,
             AuthError::InsufficientScope => Self::InsufficientScope,

@@ -169,6 +169,8 @@ async fn ended_requester_ends_evidence_and_sessions(server: Server) {
     for verb in ["revoke", "block"] {
         let sid = format!("session of {verb}");
         let used = server.user_token(json!({"sid": sid}));
+        let portals = [json!({"sid": sid}), json!({"iat": now() - 5})].map(|changes| portal_token(&server, changes));
+        assert_eq!(call_api(&server, &portals[0], Method::GET, "/v1/grants", None).await.0, 200);
         let unused = server.user_token(json!({"iat": now() - 5}));
         let bob = server.user_token(json!({"sub": "bob", "iat": now() - 5}));
         for token in [&used, &bob] {
@@ -182,6 +184,12 @@ async fn ended_requester_ends_evidence_and_sessions(server: Server) {
         let text = "an admin ended everything of the requester after the token was issued";
         assert_refused(&at, "planner", &server.exchange_form(&used), text).await;
         assert_refused(&at, "planner", &server.exchange_form(&unused), text).await;
+        // The requester's own tokens no longer speak for the requester.
+        for (portal, at) in portals.iter().flat_map(|portal| at.map(|at| (portal, at))) {
+            let (status, body) = call_api(at, portal, Method::GET, "/v1/grants", None).await;
+            assert_eq!((status.as_u16(), &body["type"]), (401, &json!("urn:errand:problem:invalid_token")), "{body}");
+            assert!(body["detail"].as_str().unwrap().contains("an admin ended"), "{body}");
+        }
         // A token that the session got later is of the same session.
         let refreshed = server.user_token(json!({"sid": sid, "iat": now() + 5}));
         assert_refused(&at, "planner", &server.exchange_form(&refreshed), "ended the session of the token").await;
