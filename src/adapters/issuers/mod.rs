@@ -122,8 +122,13 @@ impl TrustedKeys for JwksCache {
         }
         let issuer_keys = self.issuer_keys(issuer);
         let keys = issuer_keys.get_or_fetch(&self.context).await?;
+        let names_key = token.header().kid.is_some();
         match keys.verify_without(&withdrawn, algorithm, &token) {
-            Err(SignatureError::UnknownKey) => {
+            // Without `kid`, a signature by a new key fails as a forged one does.
+            Err(error)
+                if matches!(error, SignatureError::UnknownKey)
+                    || (matches!(error, SignatureError::InvalidSignature) && !names_key) =>
+            {
                 let newer = issuer_keys.fetch_newer_keys(&self.context, keys, caller).await?;
                 newer.verify_without(&withdrawn, algorithm, &token)?;
             }

@@ -222,9 +222,6 @@ impl TryFrom<Value> for JwkSet {
     type Error = JwkSetError;
 
     fn try_from(document: Value) -> Result<Self, JwkSetError> {
-        // RFC 7518 §6: the members with the private parts of EC, RSA, OKP and symmetric keys.
-        let secret = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
-        let is_secret = |key: &Value| secret.iter().any(|member| key.get(member).is_some());
         if document.get("keys").is_none() && document.get("kty").is_some() {
             return Err(if is_secret(&document) { JwkSetError::SingleSecretKey } else { JwkSetError::SingleKey });
         }
@@ -273,7 +270,7 @@ fn with_length(number: &[u8], length: usize) -> Vec<u8> {
 }
 
 fn is_secret(key: &Value) -> bool {
-    SECRET_MEMBERS.iter().any(|member| key.get(member).is_some())
+    SECRET_MEMBERS.iter().any(|member| key.get(member).is_some_and(|value| !value.is_null()))
 }
 
 /// Builds the key set that this server publishes. The caller provides public members only; the set

@@ -20,6 +20,12 @@ pub enum JwsError {
     /// The text is not three parts of canonical base64url.
     #[error("the token is not three base64url parts")]
     InvalidEncoding,
+    /// The text has no parts.
+    #[error("the token is not a JWT but an opaque text; have its issuer give out a JWT for this server")]
+    Opaque,
+    /// The text has the five parts of a compact JWE (RFC 7516 §3.1).
+    #[error("the token is encrypted (JWE); have its issuer give out a JWT that is only signed")]
+    Encrypted,
     /// The signature is empty (RFC 7515 appendix A.5).
     #[error("the token is not signed; the algorithm `none` is not accepted")]
     Unsigned,
@@ -71,7 +77,10 @@ impl<'a> CompactJws<'a> {
         if text.len() > MAX_JWT_BYTES {
             return Err(JwsError::TooLong);
         }
-        let (signed, signature) = text.rsplit_once('.').ok_or(JwsError::InvalidEncoding)?;
+        let (signed, signature) = text.rsplit_once('.').ok_or(JwsError::Opaque)?;
+        if text.bytes().filter(|byte| *byte == b'.').count() == 4 {
+            return Err(JwsError::Encrypted);
+        }
         // A fourth part is detected here, because a dot is not a base64url character.
         let (head, payload) = signed.split_once('.').ok_or(JwsError::InvalidEncoding)?;
         if signature.is_empty() {

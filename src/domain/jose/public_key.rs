@@ -129,10 +129,10 @@ impl KeyKind {
 
 impl<'a> PublicKey<'a> {
     /// Checks a JWK. `use`, `key_ops` and `alg` (RFC 7517 §4.2 to §4.4) are binding when present,
-    /// and so is their type.
+    /// and so is their type. Some issuers write `null` for a member that is absent.
     pub fn parse(jwk: &'a Map<String, Value>) -> Result<Self, PublicKeyError> {
         let text = |name: &'static str| match jwk.get(name) {
-            None => Ok(None),
+            None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),
             Some(_) => Err(PublicKeyError::WrongType(name)),
         };
@@ -146,7 +146,7 @@ impl<'a> PublicKey<'a> {
             _ => return Err(PublicKeyError::UnsupportedKind),
         };
         let verifies = match jwk.get("key_ops") {
-            None => true,
+            None | Some(Value::Null) => true,
             Some(Value::Array(operations)) => operations.iter().any(|operation| operation == "verify"),
             Some(_) => return Err(PublicKeyError::WrongType("key_ops")),
         };
@@ -565,11 +565,14 @@ mod tests {
             (json!({"key_ops": "verify"}), Some(PublicKeyError::WrongType("key_ops"))),
             (json!({"alg": "ES256"}), Some(PublicKeyError::UnfitAlgorithm)),
             (json!({"alg": "none"}), Some(PublicKeyError::UnfitAlgorithm)),
-            (json!({"alg": null}), Some(PublicKeyError::WrongType("alg"))),
+            // Some issuers write `null` for a member that is absent.
+            (json!({"use": null, "key_ops": null, "alg": null, "kid": null}), None),
+            (json!({"alg": ["EdDSA"]}), Some(PublicKeyError::WrongType("alg"))),
             (json!({"kid": 7}), Some(PublicKeyError::WrongType("kid"))),
             (json!({"kty": "EC"}), Some(PublicKeyError::UnsupportedKind)),
             (json!({"kty": "oct"}), Some(PublicKeyError::UnsupportedKind)),
-            (json!({"kty": null}), Some(PublicKeyError::WrongType("kty"))),
+            (json!({"kty": null}), Some(PublicKeyError::UnsupportedKind)),
+            (json!({"kty": 1}), Some(PublicKeyError::WrongType("kty"))),
             (json!({"crv": "Ed448"}), Some(PublicKeyError::UnsupportedKind)),
             (json!({"crv": "X25519"}), Some(PublicKeyError::UnsupportedKind)),
             (json!({"crv": "P-256"}), Some(PublicKeyError::UnsupportedKind)),
