@@ -1,14 +1,12 @@
 //! Failures that pass: the store heals by itself, and says what is wrong meanwhile.
 
-use std::time::{Duration, Instant};
-
 use errand::ports::{CommitError, WriteSet};
 
 use crate::{
     cluster::PostgresServer,
     error_text,
     fixtures::{WRITER, commit_one, issue_token, task_id},
-    open, wait_until,
+    open, open_patient, wait_until, without_waiting,
 };
 
 /// A standby is refused by name. Once it is promoted, the same store works, without a restart.
@@ -20,19 +18,20 @@ async fn standby_is_refused_until_it_is_promoted() {
     on_primary.migrate().await.unwrap();
     commit_one(&*on_primary, issue_token(1)).await;
     let Some(standby) = primary.start_standby(test) else { return };
-    let store = open(&standby.url()).await;
-    let started = Instant::now();
-    for outage in [
-        store.verify_server().await.unwrap_err(),
-        store.ping().await.unwrap_err(),
-        store.migrate().await.unwrap_err(),
-        store.read_log_head().await.unwrap_err(),
-    ] {
+    let store = open_patient(&standby.url()).await;
+    let outages = without_waiting(async {
+        [
+            store.verify_server().await.unwrap_err(),
+            store.ping().await.unwrap_err(),
+            store.migrate().await.unwrap_err(),
+            store.read_log_head().await.unwrap_err(),
+        ]
+    });
+    for outage in outages.await {
         let text = error_text(&outage);
         assert!(text.contains("standby") && text.contains("URL of the primary"), "{text}");
         assert!(!text.contains("max_connections"), "{text}");
     }
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     wait_until("the standby has the schema", || async {
         let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&standby.url()).await.unwrap();
         let found = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM tasks").fetch_one(&mut connection).await;
@@ -51,24 +50,23 @@ async fn standby_is_refused_until_it_is_promoted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn known_outage_is_answered_at_once() {
     let Some(server) = PostgresServer::start("known_outage_is_answered_at_once").await else { return };
-    let store = open(&server.url()).await;
+    let store = open_patient(&server.url()).await;
     store.migrate().await.unwrap();
     store.ping().await.unwrap();
     server.crash();
     wait_until("the outage is known", || async { store.ping().await.is_err() }).await;
-    let started = Instant::now();
-    let first = store.ping().await.unwrap_err();
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-    assert!(error_text(&first).contains("Connection refused"), "{}", error_text(&first));
-    let started = Instant::now();
-    for _ in 0..50 {
-        store.ping().await.unwrap_err();
-        store.read_log_head().await.unwrap_err();
-        store.reserved().read_log_head().await.unwrap_err();
-        let failed = store.commit(WRITER, &[issue_token(1)]).await.unwrap_err();
-        assert!(matches!(failed, CommitError::Outage(_)), "{failed:?}");
-    }
-    assert!(started.elapsed() < Duration::from_secs(1), "200 calls took {:?}", started.elapsed());
+    without_waiting(async {
+        let first = store.ping().await.unwrap_err();
+        assert!(error_text(&first).contains("Connection refused"), "{}", error_text(&first));
+        for _ in 0..50 {
+            store.ping().await.unwrap_err();
+            store.read_log_head().await.unwrap_err();
+            store.reserved().read_log_head().await.unwrap_err();
+            let failed = store.commit(WRITER, &[issue_token(1)]).await.unwrap_err();
+            assert!(matches!(failed, CommitError::Outage(_)), "{failed:?}");
+        }
+    })
+    .await;
     server.resume();
     wait_until("the server is used again", || async { store.ping().await.is_ok() }).await;
     commit_one(&*store, issue_token(1)).await;

@@ -34,10 +34,26 @@ use sealer::sealer;
 
 /// Opens the store at a URL, with limits that keep a test short.
 async fn open(url: &str) -> Arc<dyn Database> {
-    let options = StoreOptions { max_connections: 4, list_connections: 2, ..StoreOptions::default() };
+    open_with(url, StoreOptions::default()).await
+}
+
+/// Opens a store whose calls would wait for ten minutes where they wait for a connection.
+async fn open_patient(url: &str) -> Arc<dyn Database> {
+    open_with(url, StoreOptions { acquire_timeout: Duration::from_mins(10), ..StoreOptions::default() }).await
+}
+
+async fn open_with(url: &str, options: StoreOptions) -> Arc<dyn Database> {
+    let options = StoreOptions { max_connections: 4, list_connections: 2, ..options };
     let store = connect(url, &options).await.unwrap();
     store.unlock(sealer());
     store
+}
+
+/// Fails if the calls wait for a connection of a store of [`open_patient`].
+async fn without_waiting<T>(calls: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_mins(2), calls)
+        .await
+        .unwrap_or_else(|_| panic!("a call waited for a connection"))
 }
 
 fn error_text(outage: &Outage) -> String {

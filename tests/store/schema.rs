@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqlSafeStr, S
 
 use crate::{
     fixtures::*,
-    support::{TestStore, sealer},
+    support::{TestStore, seal_new_registry, sealer},
 };
 
 pub fn error_text(outage: &Outage) -> String {
@@ -473,6 +473,7 @@ async fn in_memory_store_lasts_while_open() {
         store.unlock(sealer());
         store.migrate().await.unwrap();
         store.ping().await.unwrap();
+        seal_new_registry(&*store).await;
         commit_one(&*store, issue_token(1)).await;
         assert_eq!(store.find_task(task_id(1)).await.unwrap(), Some(task(1)));
         let (a, b) = tokio::join!(store.load_registry(), store.commit(WRITER, &[]));

@@ -170,7 +170,7 @@ fn server() -> Url {
 }
 
 /// Seals the registry of a new store, as the first start of a server does.
-async fn seal_new_registry(store: &dyn Database) {
+pub async fn seal_new_registry(store: &dyn Database) {
     let seal = sealer().seal_registry(0, &digest_of_empty_registry().unwrap()).unwrap();
     let write = WriteSet { state_changes: vec![StateChange::SealNewRegistry(seal)], ..WriteSet::default() };
     store.commit(WriterId(uuid::Uuid::nil()), &[write]).await.unwrap();

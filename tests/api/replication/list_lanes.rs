@@ -1,7 +1,7 @@
 //! Lists never delay what has connections of its own: the lease, readiness, exchanges and
 //! revocations.
 
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -80,13 +80,17 @@ async fn endless_lists_delay_nothing_else(server: Server) {
     let token = server.task_token().await;
     wait_until("the lease is valid", || async { server.application.service.holds_lease() }).await;
     make_list_endless(&server.store).await;
-    let lists = (0..LISTS).map(|_| list(&server, &api, "/v1/admin/break-glass"));
-    let lists = futures_util::future::join_all(lists);
+    let are_listed = AtomicBool::new(false);
+    let lists = async {
+        let lists = (0..LISTS).map(|_| list(&server, &api, "/v1/admin/break-glass"));
+        let lists = futures_util::future::join_all(lists).await;
+        are_listed.store(true, Ordering::SeqCst);
+        lists
+    };
+    // Requests that had to wait for the lists would end no round before them.
     let others = async {
-        let started = Instant::now();
-        let (mut rounds, mut slowest) = (0, Duration::ZERO);
-        while started.elapsed() < Duration::from_secs(4) {
-            let round = Instant::now();
+        let mut rounds = 0;
+        while !are_listed.load(Ordering::SeqCst) {
             let ready = server.request(Method::GET, "/readyz").send().await.unwrap();
             assert_eq!(ready.status(), 200, "{}", ready.text().await.unwrap());
             assert!(server.application.service.holds_lease(), "the lease lapsed");
@@ -95,13 +99,12 @@ async fn endless_lists_delay_nothing_else(server: Server) {
             let revoked =
                 server.revoke(json!({"kind": "token", "id": decode_claims(&issued)["jti"], "reason": "a test"})).await;
             assert!(!server.is_active(&issued).await, "{revoked}");
-            slowest = slowest.max(round.elapsed());
             rounds += 1;
         }
-        (rounds, slowest)
+        rounds
     };
-    let (lists, (rounds, slowest)) = tokio::join!(lists, others);
-    assert!(rounds >= 2 && slowest < Duration::from_secs(5), "{rounds} rounds, the slowest took {slowest:?}");
+    let (lists, rounds) = tokio::join!(lists, others);
+    assert!(rounds >= 2, "{rounds} rounds during the lists");
     for (status, body) in &lists {
         assert_eq!(*status, 503, "{body}");
     }
