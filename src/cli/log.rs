@@ -34,17 +34,26 @@ pub(super) fn init(config: &Config) -> Result<(SetLogLevel, Traces), CliError> {
         LogFormat::Pretty => log.boxed(),
     };
     let (traces, trace_layer) = start_traces(config)?;
-    let layers: Vec<BoxedLayer> = match trace_layer {
-        // A filter for all layers: after code that only asks whether an event is enabled, a filter
-        // of one layer drops the next event of the same thread.
-        None => vec![filter.boxed(), log],
-        Some(trace_layer) => vec![log.with_filter(filter).boxed(), trace_layer],
-    };
-    let started = Registry::default().with(layers).try_init();
+    let started = Registry::default().with(combine(filter, log, trace_layer)).try_init();
     started.map_err(CliError::with_context("can't start logging"))?;
     let set_level: SetLogLevel =
         Box::new(move |level: &str| handle.reload(parse_level(level)?).map_err(CliError::from));
     Ok((set_level, traces))
+}
+
+/// Combines the log with its filter, and with the export of traces.
+fn combine(
+    filter: reload::Layer<EnvFilter, Registry>,
+    log: BoxedLayer,
+    trace_layer: Option<BoxedLayer>,
+) -> Vec<BoxedLayer> {
+    match trace_layer {
+        // A filter for all layers: after code that only asks whether an event is enabled, a filter
+        // of one layer drops the next event of the same thread. The filter must enclose the log:
+        // as two layers of a list, the log would receive what the filter rejects.
+        None => vec![filter.and_then(log).boxed()],
+        Some(trace_layer) => vec![log.with_filter(filter).boxed(), trace_layer],
+    }
 }
 
 fn parse_level(level: &str) -> Result<EnvFilter, CliError> {
@@ -94,7 +103,56 @@ fn escape_between_colors(line: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// A log that tests read.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn log_has_the_events_of_its_level_with_and_without_traces() {
+        for has_traces in [false, true] {
+            let lines = Lines::default();
+            let (filter, handle) = reload::Layer::new(parse_level("info").unwrap());
+            let out = lines.clone();
+            let log = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || out.clone()).boxed();
+            let spans = tracing_subscriber::filter::Targets::new().with_target("errand::trace", tracing::Level::TRACE);
+            let traces = tracing_subscriber::fmt::layer().with_writer(io::sink).with_filter(spans).boxed();
+            let layers = combine(filter, log, has_traces.then_some(traces));
+            let take = || String::from_utf8(std::mem::take(&mut *lines.0.lock().unwrap())).unwrap();
+            tracing::subscriber::with_default(Registry::default().with(layers), || {
+                let write = || {
+                    tracing::error!("one");
+                    tracing::info!("two");
+                    tracing::debug!("three");
+                    tracing::trace!(target: "h2::codec", "four");
+                };
+                write();
+                let text = take();
+                assert_eq!(text.lines().count(), 2, "{has_traces} {text}");
+                assert!(text.contains("one") && text.contains("two"), "{has_traces} {text}");
+                handle.reload(parse_level("debug").unwrap()).unwrap();
+                write();
+                assert_eq!(take().lines().count(), 3, "{has_traces}: a reload changes the level");
+                handle.reload(parse_level("error").unwrap()).unwrap();
+                write();
+                assert_eq!(take().lines().count(), 1, "{has_traces}");
+            });
+        }
+    }
 
     #[test]
     fn event_is_one_line_without_invisible_characters() {
