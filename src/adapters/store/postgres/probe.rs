@@ -23,10 +23,14 @@ use tokio::{
 use super::sql;
 use crate::ports::Outage;
 
-/// The time that a connection may take which is opened only for diagnosis.
+/// The time that a connection may take which is opened only to find out why there is no other.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The time that the check of the server may take.
-const VERIFY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time that the check of sessions waits for its second connection, and for each reading of a
+/// session. A server that is only slow must not look like one that shares sessions.
+const SESSION_CHECK_TIMEOUT: Duration = Duration::from_secs(6);
+/// The time that the check of the server may take: both waits for a session, and the first
+/// connection.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(15);
 /// The interval at which an unavailable server is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// The time between two tests of a server that is available.
@@ -55,7 +59,7 @@ pub(super) enum UnusableServer {
     )]
     SharedSessions,
     #[error(
-        "the first connection works, but a second one was not opened within two seconds; a connection pooler must allow {connections} connections for each replica (PgBouncer: `default_pool_size`)"
+        "the first connection works, but a second one was not opened within six seconds; a connection pooler must allow {connections} connections for each replica (PgBouncer: `default_pool_size`)"
     )]
     SmallPool { connections: u32 },
 }
@@ -164,7 +168,7 @@ impl ServerProbe {
 
     async fn verify_sessions(&self) -> Result<(), Unreachable> {
         let mut first = self.open().await?;
-        let mut second = match timeout(PROBE_TIMEOUT, self.open()).await {
+        let mut second = match timeout(SESSION_CHECK_TIMEOUT, self.open()).await {
             Ok(opened) => opened?,
             Err(_) => return Err(self.unusable(&UnusableServer::SmallPool { connections: self.connections })),
         };
@@ -175,7 +179,7 @@ impl ServerProbe {
         let of_second = held.await.map_err(|error| self.describe(&error))?;
         let is_own = of_second == second.session && of_second != first.session;
         // If the second connection holds the only session, the first one gets no answer.
-        let of_first = timeout(PROBE_TIMEOUT, first.read_session()).await;
+        let of_first = timeout(SESSION_CHECK_TIMEOUT, first.read_session()).await;
         let is_own = is_own && of_first.is_ok_and(|session| session.is_ok_and(|id| id == first.session));
         second.close().await;
         first.close().await;
