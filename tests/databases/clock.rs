@@ -8,8 +8,8 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    cluster::free_port,
     machine::{find_program, report_not_run},
+    port::ReservedPort,
     wait_until,
 };
 
@@ -56,7 +56,8 @@ async fn key_from_a_clock_ahead_is_repaired_by_rotation() {
     // reqwest needs a default provider. Another test of this process may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = TempDir::new().unwrap();
-    let port = free_port();
+    let reserved = ReservedPort::new();
+    let port = reserved.address().port();
     let config = format!(
         "issuer = \"http://127.0.0.1:{port}\"\ntrust_domain = \"example.com\"\nlisten = \"127.0.0.1:{port}\"\n\
          operations_listen = \"127.0.0.1:{port}\"\n\
@@ -68,11 +69,19 @@ async fn key_from_a_clock_ahead_is_repaired_by_rotation() {
     std::fs::set_permissions(folder.path().join("kek"), only_owner).unwrap();
     let log = || std::fs::read_to_string(folder.path().join("log")).unwrap();
 
-    let ahead = serve(folder.path(), hour_ahead(&faketime));
-    wait_until("the server with the wrong clock is ready", || async { readiness(port).await == Some(200) }).await;
+    let mut ahead = serve(folder.path(), hour_ahead(&faketime));
+    wait_until("the server with the wrong clock is ready", async || {
+        assert!(ahead.0.try_wait().unwrap().is_none(), "the server has ended: {}", log());
+        readiness(port).await == Some(200)
+    })
+    .await;
     drop(ahead);
-    let _correct = serve(folder.path(), Vec::new());
-    wait_until("the server listens", || async { readiness(port).await.is_some() }).await;
+    let mut correct = serve(folder.path(), Vec::new());
+    wait_until("the server listens", async || {
+        assert!(correct.0.try_wait().unwrap().is_none(), "the server has ended: {}", log());
+        readiness(port).await.is_some()
+    })
+    .await;
     assert_eq!(readiness(port).await, Some(503), "{}", log());
     assert!(log().contains("key signs before") && log().contains("`errand keys rotate --now`"), "{}", log());
 

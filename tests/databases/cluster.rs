@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsStr,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -10,7 +9,10 @@ use std::{
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tempfile::TempDir;
 
-use crate::machine::{find_program, report_not_run};
+use crate::{
+    machine::{find_program, report_not_run},
+    port::ReservedPort,
+};
 
 /// The superuser.
 pub const USER: &str = "errand";
@@ -19,7 +21,7 @@ pub const USER: &str = "errand";
 pub struct PostgresServer {
     folder: TempDir,
     programs: PathBuf,
-    port: u16,
+    port: ReservedPort,
 }
 
 impl PostgresServer {
@@ -43,7 +45,7 @@ impl PostgresServer {
     fn create() -> Option<Self> {
         let programs = find_programs()?;
         let folder = tempfile::Builder::new().prefix("errand-db.").tempdir_in("/tmp").unwrap();
-        let server = Self { folder, programs, port: free_port() };
+        let server = Self { folder, programs, port: ReservedPort::new() };
         if let Some(user) = server_user() {
             assert!(
                 Command::new("chown").args([user, server.folder.path().to_str().unwrap()]).status().unwrap().success()
@@ -62,7 +64,7 @@ impl PostgresServer {
         // The programs are there, since they run the primary.
         let standby = Self::create().unwrap();
         let data = standby.data();
-        let (port, data) = (self.port.to_string(), data.to_str().unwrap().to_owned());
+        let (port, data) = (self.port().to_string(), data.to_str().unwrap().to_owned());
         let options = ["-h", "127.0.0.1", "-p", &port, "-U", USER, "-D", &data, "-R", "--checkpoint=fast", "--no-sync"];
         standby.run("pg_basebackup", options.iter().map(OsStr::new));
         standby.resume();
@@ -84,7 +86,7 @@ impl PostgresServer {
         let folder = self.folder.path().display();
         let options = format!(
             "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='{folder}' -c fsync=off -c max_connections=60",
-            self.port
+            self.port()
         );
         let log = self.folder.path().join("server.log");
         self.control(&["start", "-w", "-t", "60", "-l", log.to_str().unwrap(), "-o", &options]);
@@ -102,12 +104,12 @@ impl PostgresServer {
 
     /// Returns the URL of a database, for a user.
     pub fn url_as(&self, user: &str, database: &str) -> String {
-        format!("postgres://{user}@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://{user}@127.0.0.1:{}/{database}", self.port())
     }
 
     /// Returns the port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.address().port()
     }
 
     /// Runs SQL that the program itself never runs.
@@ -115,6 +117,15 @@ impl PostgresServer {
         let mut connection = PgConnection::connect(&self.url()).await.unwrap();
         connection.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
         connection.close().await.unwrap();
+    }
+
+    /// Returns whether no session has this application name.
+    pub async fn has_no_sessions_of(&self, application: &str) -> bool {
+        let mut connection = PgConnection::connect(&self.url()).await.unwrap();
+        let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1");
+        let count = count.bind(application).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        count == 0
     }
 
     fn data(&self) -> PathBuf {
@@ -167,11 +178,6 @@ pub fn as_server(program: &Path, folder: &Path) -> Command {
 fn server_user() -> Option<&'static str> {
     let own = std::fs::metadata("/proc/self").ok()?;
     (std::os::unix::fs::MetadataExt::uid(&own) == 0).then_some("postgres")
-}
-
-/// Returns a port that is free now.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Returns the folder with the programs of the newest PostgreSQL, or of the one that `./dev` names.

@@ -88,6 +88,7 @@ async fn killed_sessions_cost_one_call() {
         server
             .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'errand'")
             .await;
+        wait_until("the sessions have ended", || server.has_no_sessions_of("errand")).await;
         let mut failed = 0;
         for _ in 0..12 {
             failed += u32::from(store.read_log_head().await.is_err());

@@ -19,6 +19,8 @@ mod fixtures;
 #[path = "../support/machine.rs"]
 mod machine;
 mod pgbouncer;
+#[path = "../support/port.rs"]
+mod port;
 mod rights;
 #[path = "../support/sealer.rs"]
 mod sealer;
@@ -61,8 +63,8 @@ fn error_text(outage: &Outage) -> String {
 }
 
 /// Waits until a condition holds, with a limit.
-async fn wait_until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    for _ in 0..600 {
+async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    for _ in 0..2400 {
         if condition().await {
             return;
         }

@@ -16,17 +16,19 @@ use errand::{
 use tempfile::TempDir;
 
 use crate::{
-    cluster::{PostgresServer, USER, as_server, free_port},
+    cluster::{PostgresServer, USER, as_server},
     error_text,
     fixtures::{NOW, commit_one, entry, issue_token, task_id, uuid},
     machine::{find_program, report_not_run},
-    open, open_patient, wait_until, without_waiting,
+    open, open_patient,
+    port::ReservedPort,
+    wait_until, without_waiting,
 };
 
 /// PgBouncer in front of a server. Dropping it stops it.
 struct PgBouncer {
     process: Child,
-    port: u16,
+    port: ReservedPort,
     _folder: TempDir,
 }
 
@@ -34,7 +36,8 @@ impl PgBouncer {
     async fn start(program: &Path, server: &PostgresServer, settings: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("errand-pool.").tempdir_in("/tmp").unwrap();
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let port = free_port();
+        let reserved = ReservedPort::new();
+        let port = reserved.address().port();
         let path = folder.path().display();
         let config = format!(
             "[databases]\nerrand = host=127.0.0.1 port={} dbname=errand\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {path}/users\n{settings}\n",
@@ -45,14 +48,14 @@ impl PgBouncer {
         let mut command = as_server(program, folder.path());
         let command = command.arg(folder.path().join("pgbouncer.ini"));
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let pooler = Self { process, port, _folder: folder };
+        let pooler = Self { process, port: reserved, _folder: folder };
         wait_until("PgBouncer listens", || async { tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() })
             .await;
         pooler
     }
 
     fn url(&self) -> String {
-        format!("postgres://{USER}@127.0.0.1:{}/errand", self.port)
+        format!("postgres://{USER}@127.0.0.1:{}/errand", self.port.address().port())
     }
 }
 
@@ -86,7 +89,7 @@ async fn session_mode_is_supported() {
     let mut listener = store.listen().await.unwrap();
     let write = WriteSet { log_entries: vec![entry(Target::Keys)], ..issue_token(1) };
     commit_one(&*store, write).await;
-    let notified = tokio::time::timeout(Duration::from_secs(5), listener.recv()).await.unwrap().unwrap();
+    let notified = tokio::time::timeout(Duration::from_mins(1), listener.recv()).await.unwrap().unwrap();
     assert_eq!(notified, Notification::Log);
     let replica = Replica {
         id: ReplicaId(uuid(9)),
@@ -99,7 +102,7 @@ async fn session_mode_is_supported() {
     let lease = Duration::from_secs(2);
     let beat = Heartbeat { replica, number: 1, applied: store.read_log_head().await.unwrap(), lease, at: NOW };
     store.record_heartbeat(&beat, true).await.unwrap();
-    let notified = tokio::time::timeout(Duration::from_secs(5), listener.recv()).await.unwrap().unwrap();
+    let notified = tokio::time::timeout(Duration::from_mins(1), listener.recv()).await.unwrap().unwrap();
     assert_eq!(notified, Notification::Acknowledgement);
     let reads = (0..20).map(|_| store.find_task(task_id(1)));
     for read in futures_util::future::join_all(reads).await {

@@ -11,7 +11,10 @@ use errand::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::support::{CannedResponse, FailureKind, IssuerServer, KeyPair, VerifierFixture, issuer};
+use crate::{
+    port::ReservedPort,
+    support::{CannedResponse, FailureKind, IssuerServer, KeyPair, VerifierFixture, issuer},
+};
 
 /// A verifier with a short timeout, for responses that never come.
 fn short_timeout_verifier() -> VerifierFixture {
@@ -111,9 +114,8 @@ async fn document_size_is_limited() {
 #[tokio::test]
 async fn unreachable_host_is_reported() {
     let (_, token) = key_and_token();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let port = ReservedPort::new();
+    let url = format!("http://{}", port.address());
     let entry = issuer(&url, json!({"jwks_uri": format!("{url}/jwks")}), &["127.0.0.0/8"]);
     assert_eq!(VerifierFixture::new().verify(&entry, &token).await, Some(FailureKind::Outage));
     let nowhere = issuer(&url, json!({"jwks_uri": "https://no-such-host.invalid/jwks"}), &[]);

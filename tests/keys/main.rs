@@ -2,11 +2,19 @@
 //! issuer response leads to a rejection, and an unreachable issuer leads to an outage and never to
 //! a rejection.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed assumption fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "a failed assumption fails the test"
+)]
 
 mod issuer_signatures;
 mod issuers;
 mod jwks_fetch;
 mod keyring;
+#[path = "../support/port.rs"]
+mod port;
 mod support;
 mod tls;

@@ -164,7 +164,8 @@ pub(crate) struct VerifierFixture {
 
 impl VerifierFixture {
     pub(crate) fn new() -> Self {
-        Self::with_limits(FetchLimits::default())
+        // A slow machine needs more time than a provider is given.
+        Self::with_limits(FetchLimits { timeout: Duration::from_mins(1), ..FetchLimits::default() })
     }
 
     pub(crate) fn with_limits(limits: FetchLimits) -> Self {
@@ -316,7 +317,7 @@ async fn respond(State(shared): State<Arc<Shared>>, request: Request) -> Respons
 
 /// Waits until a condition holds, with a limit.
 pub(crate) async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if condition() {
             return;
         }
