@@ -10,7 +10,7 @@ mod audit;
 use crate::{
     app::{
         AuthError, AuthenticatedClient, Error, RequestContext, RequestError, Service,
-        introspection::presented_token::PresentedToken,
+        introspection::presented_token::{ActiveToken, PresentedToken},
     },
     domain::{
         evaluation::{BatchSemantic, Denied, EvaluationInput, Permitted, Question, decide},
@@ -139,17 +139,19 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<Evaluation, Error> {
         let resource = caller.resource()?;
-        let claims = match presented {
-            PresentedToken::Active(token) => Some(token.claims()),
+        let active = match presented {
+            PresentedToken::Active(token) => Some(token),
             PresentedToken::Inactive(_) => None,
         };
+        let claims = active.map(ActiveToken::claims);
+        let names_tools = active.is_some_and(ActiveToken::names_tools);
         let registry = &caller.client.snapshot().registry;
         let evaluation = Evaluation {
             id: EvaluationId::new(self.inner.ports.entropy.new_uuid()),
             token: claims.map(|claims| (claims.txn, claims.jti)),
             // Within the authority, a policy engine will have the last word here: it narrows a
             // permitted question, and never permits a denied one.
-            decision: decide(&EvaluationInput { question, claims, resource, registry }),
+            decision: decide(&EvaluationInput { question, claims, names_tools, resource, registry }),
         };
         let known = claims.or(match presented {
             PresentedToken::Inactive(claims) => claims.as_deref(),

@@ -41,7 +41,11 @@ enum ActiveClaims {
     Whole(Arc<CachedToken<TaskTokenClaims>>),
     /// A part of the authority or of the scopes is valid now. All of it may be valid later, so
     /// nothing is kept.
-    Reduced(Box<TaskTokenClaims>),
+    Reduced {
+        claims: Box<TaskTokenClaims>,
+        /// Whether the token was issued for a call.
+        names_tools: bool,
+    },
 }
 
 impl ActiveToken {
@@ -50,7 +54,15 @@ impl ActiveToken {
     pub fn claims(&self) -> &TaskTokenClaims {
         match &self.claims {
             ActiveClaims::Whole(token) => &token.claims,
-            ActiveClaims::Reduced(claims) => claims,
+            ActiveClaims::Reduced { claims, .. } => claims,
+        }
+    }
+
+    /// Returns whether the token was issued for a call of a tool, which may be unavailable by now.
+    pub(in crate::app) fn names_tools(&self) -> bool {
+        match &self.claims {
+            ActiveClaims::Whole(token) => names_tools(&token.claims),
+            ActiveClaims::Reduced { names_tools, .. } => *names_tools,
         }
     }
 
@@ -60,7 +72,7 @@ impl ActiveToken {
     pub fn encoded<E>(&self, encode: impl FnOnce(&TaskTokenClaims) -> Result<Bytes, E>) -> Result<Bytes, E> {
         match &self.claims {
             ActiveClaims::Whole(token) => token.encoded(encode),
-            ActiveClaims::Reduced(claims) => encode(claims),
+            ActiveClaims::Reduced { claims, .. } => encode(claims),
         }
     }
 }
@@ -101,7 +113,9 @@ impl Service {
             return PresentedToken::Inactive(Some(claims));
         }
         let claims = match reduction {
-            Reduction::Reduced(rest) => ActiveClaims::Reduced(Box::new(rest)),
+            Reduction::Reduced(rest) => {
+                ActiveClaims::Reduced { claims: Box::new(rest), names_tools: names_tools(&claims) }
+            }
             Reduction::Unchanged => {
                 let generation = snapshot.registry_generation;
                 let cached = Arc::new(CachedToken::from_task(*claims, revocation_keys, key, token.len(), generation));
@@ -113,6 +127,10 @@ impl Service {
         };
         PresentedToken::Active(ActiveToken { claims })
     }
+}
+
+fn names_tools(claims: &TaskTokenClaims) -> bool {
+    claims.authorization_details.iter().any(|permission| permission.tool().is_some())
 }
 
 /// Whether an access token is for this resource, not expired and live. All checks run, whatever the

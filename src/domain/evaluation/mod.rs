@@ -69,6 +69,8 @@ pub struct EvaluationInput<'a> {
     /// The claims that are valid now, as introspection returns them. `None`: the token is not
     /// active for the resource.
     pub claims: Option<&'a TaskTokenClaims>,
+    /// Whether the token was issued for a call, even if its tool is unavailable now.
+    pub names_tools: bool,
     /// The resource that evaluates.
     pub resource: &'a Resource,
     /// The registry that it belongs to.
@@ -197,9 +199,8 @@ fn check_type(question: &Question, expected: &str, message: &'static str) -> Res
     Err(Denied::not_permitted("resource.type", message))
 }
 
-/// Returns the tools that a list shows: those that the token may call. A token that may call
-/// nothing at the resource was issued for listing, so it sees every tool that a token could be
-/// issued for.
+/// Returns the tools that a list shows: those that the token may call. A token that was issued for
+/// listing alone sees every tool that a token could be issued for.
 fn visible_tools(input: &EvaluationInput<'_>, claims: &TaskTokenClaims) -> Option<Vec<ToolName>> {
     // This server finds new tools by its own list.
     if claims.is_for_catalogue() {
@@ -209,9 +210,8 @@ fn visible_tools(input: &EvaluationInput<'_>, claims: &TaskTokenClaims) -> Optio
     let names_tool =
         |permission: &Permission, tool: &ToolName| permission.resource == *uri && permission.tool() == Some(tool);
     let authority = &claims.authorization_details;
-    let may_call = authority.iter().any(|permission| permission.resource == *uri && permission.tool().is_some());
     let is_visible = |tool: &ToolName| {
-        if may_call {
+        if input.names_tools {
             return authority.iter().any(|permission| names_tool(permission, tool));
         }
         let permission = Permission::unconstrained(uri.clone(), tool.clone());

@@ -67,7 +67,7 @@ fn question() -> Question {
 fn decide_with(question: &Question, claims: Option<&TaskTokenClaims>) -> Result<Permitted, Denied> {
     let registry = registry();
     let resource = registry.resource_at(&BANK.parse().unwrap()).unwrap();
-    decide(&EvaluationInput { question, claims, resource, registry: &registry })
+    decide(&EvaluationInput { question, claims, names_tools: true, resource, registry: &registry })
 }
 
 fn name(name: &str) -> ToolName {
@@ -167,7 +167,9 @@ fn list_shows_what_the_token_may_call() {
         let registry = registry().with_tools(known);
         let resource = registry.resource_at(&BANK.parse().unwrap()).unwrap();
         let claims = claims_with(&details);
-        let input = EvaluationInput { question: &asked, claims: Some(&claims), resource, registry: &registry };
+        let names_tools = details.to_string().contains("tools/call");
+        let claims = Some(&claims);
+        let input = EvaluationInput { question: &asked, claims, names_tools, resource, registry: &registry };
         match decide(&input) {
             Ok(Permitted::ListTools(Some(tools))) => {
                 Ok(tools.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
@@ -180,7 +182,7 @@ fn list_shows_what_the_token_may_call() {
     assert_eq!(tools(json!([call("close", BANK), call("balance", BANK), list]), none()).unwrap(), "balance close");
     // A token for listing alone sees everything that is offered.
     assert_eq!(tools(json!([list]), none()).unwrap(), "pay balance close");
-    assert_eq!(tools(json!([call("pay", OTHER), list]), none()).unwrap(), "pay balance close");
+    assert_eq!(tools(json!([call("pay", OTHER), list]), none()).unwrap(), "", "issued for a call elsewhere");
     let digest = |text: &str| Some(ToolDigest::of_canonical(text));
     let changed = KnownTool { accepted: digest("a"), observed: digest("b") };
     let known = KnownTools::from([("bank".parse().unwrap(), [(name("pay"), changed)].into())]);

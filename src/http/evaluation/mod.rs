@@ -6,14 +6,17 @@ mod response;
 
 use axum::{
     Json,
+    body::Bytes,
     extract::State,
     response::{IntoResponse, Response},
 };
+use tokio::{sync::Semaphore, task::spawn_blocking};
 
 pub(in crate::http) use metadata::metadata;
 
 use crate::{
-    app::{Evaluation, EvaluationRequest, RequestContext, ResourceCaller},
+    app::{Error, Evaluation, EvaluationRequest, RequestContext, RequestError, ResourceCaller},
+    domain::settings::MAX_BODY_BYTES,
     http::{
         AppState,
         error::problem::Problem,
@@ -23,14 +26,20 @@ use crate::{
         },
         extract::auth::EvaluationBody,
     },
+    ports::Outage,
 };
+
+/// How many long bodies are parsed at a time. One takes up to a tenth of a second, so it is parsed
+/// on a thread that serves no request, and most processors are left to the other requests.
+static LONG_BODIES: Semaphore = Semaphore::const_new(2);
 
 /// `POST /access/v1/evaluation`
 pub(in crate::http) async fn evaluate(
     State(app): State<AppState>,
     EvaluationBody { caller, body, cx }: EvaluationBody,
 ) -> Result<Response, Problem> {
-    evaluate_single(&app, &caller, parse_single(&body)?, &cx).await
+    let request = parse(body, parse_single).await?;
+    evaluate_single(&app, &caller, request, &cx).await
 }
 
 /// `POST /access/v1/evaluations`. Without questions in `evaluations`, the request is a single
@@ -39,7 +48,7 @@ pub(in crate::http) async fn evaluate_batch(
     State(app): State<AppState>,
     EvaluationBody { caller, body, cx }: EvaluationBody,
 ) -> Result<Response, Problem> {
-    match parse_batch(&body)? {
+    match parse(body, parse_batch).await? {
         BatchRequest::Single(request) => evaluate_single(&app, &caller, request, &cx).await,
         BatchRequest::Batch(requests, semantic) => {
             let answers = app.service.evaluate_batch(&caller, requests, semantic, &cx).await?;
@@ -50,6 +59,17 @@ pub(in crate::http) async fn evaluate_batch(
             Ok(Json(BatchView::new(&answers)).into_response())
         }
     }
+}
+
+/// Parses a body; a long one when its turn comes, and without delaying other requests.
+async fn parse<T: Send + 'static>(body: Bytes, parse: fn(&[u8]) -> Result<T, RequestError>) -> Result<T, Problem> {
+    if body.len() <= MAX_BODY_BYTES {
+        return Ok(parse(&body)?);
+    }
+    let turn = LONG_BODIES.acquire().await.map_err(Outage::during("wait for the parser")).map_err(Error::from)?;
+    let parsed = spawn_blocking(move || parse(&body)).await;
+    drop(turn);
+    Ok(parsed.map_err(Outage::during("parse an evaluation")).map_err(Error::from)??)
 }
 
 async fn evaluate_single(

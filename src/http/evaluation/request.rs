@@ -27,29 +27,31 @@ pub(super) enum BatchRequest {
 
 /// Parses the body of a single evaluation.
 pub(super) fn parse_single(body: &[u8]) -> Result<EvaluationRequest, RequestError> {
-    let body = parse_exact_object(body, MAX_EVALUATION_DEPTH)?;
-    Entities::of(&body)?.request(None)
+    let mut body = parse_exact_object(body, MAX_EVALUATION_DEPTH)?;
+    Entities::of(&mut body)?.request(None)
 }
 
 /// Parses the body of a batch. The members at the top are the defaults of each evaluation.
 pub(super) fn parse_batch(body: &[u8]) -> Result<BatchRequest, RequestError> {
-    let body = parse_exact_object(body, MAX_EVALUATION_DEPTH)?;
-    let defaults = Entities::of(&body)?;
-    let semantic = batch_semantic(&body)?;
-    let items = match body.get("evaluations") {
-        None | Some(Arg::Null) => return defaults.request(None).map(BatchRequest::Single),
-        Some(Arg::List(items)) if items.is_empty() => return defaults.request(None).map(BatchRequest::Single),
+    let mut body = parse_exact_object(body, MAX_EVALUATION_DEPTH)?;
+    let items = match body.remove("evaluations") {
+        None | Some(Arg::Null) => Vec::new(),
         Some(Arg::List(items)) => items,
         Some(_) => return Err(malformed("`evaluations` must be an array")),
     };
+    let semantic = batch_semantic(&body)?;
+    let defaults = Entities::of(&mut body)?;
+    if items.is_empty() {
+        return defaults.request(None).map(BatchRequest::Single);
+    }
     if items.len() > MAX_EVALUATIONS {
         return Err(malformed(&format!("`evaluations` has more than {MAX_EVALUATIONS} items; send several requests")));
     }
-    let request = |item: &Arg| match item {
-        Arg::Object(members) => Entities::of(members)?.request(Some(&defaults)),
+    let request = |item| match item {
+        Arg::Object(mut members) => Entities::of(&mut members)?.request(Some(&defaults)),
         _ => Err(malformed("an item of `evaluations` must be an object")),
     };
-    Ok(BatchRequest::Batch(items.iter().map(request).collect(), semantic))
+    Ok(BatchRequest::Batch(items.into_iter().map(request).collect(), semantic))
 }
 
 fn batch_semantic(body: &Members) -> Result<BatchSemantic, RequestError> {
@@ -72,14 +74,14 @@ struct Entities<'a> {
 }
 
 impl<'a> Entities<'a> {
-    fn of(members: &'a Members) -> Result<Self, RequestError> {
-        let resource = object(members, "resource", "resource")?;
+    fn of(members: &'a mut Members) -> Result<Self, RequestError> {
+        let arguments = take_arguments(members);
         Ok(Self {
             subject: object(members, "subject", "subject")?,
             action: object(members, "action", "action")?,
-            resource,
+            resource: object(members, "resource", "resource")?,
             context: object(members, "context", "context")?,
-            arguments: arguments(resource),
+            arguments,
         })
     }
 
@@ -121,20 +123,22 @@ impl<'a> Entities<'a> {
     }
 }
 
-/// Reads the arguments of a call. A call without the member has no arguments.
-fn arguments(resource: Option<&Members>) -> Result<Arc<Arguments>, RequestError> {
-    let properties = match resource {
-        Some(resource) => object(resource, "properties", "resource.properties")?,
-        None => None,
+/// Takes the arguments of a call out of its resource. A call without the member has no arguments.
+fn take_arguments(members: &mut Members) -> Result<Arc<Arguments>, RequestError> {
+    // A resource of another type is refused when it is read.
+    let Some(Arg::Object(resource)) = members.get_mut("resource") else { return Ok(Arc::default()) };
+    let properties = match resource.get_mut("properties") {
+        None | Some(Arg::Null) => return Ok(Arc::default()),
+        Some(Arg::Object(properties)) => properties,
+        Some(_) => return Err(malformed("`resource.properties` must be an object")),
     };
-    let Some(properties) = properties else { return Ok(Arc::default()) };
     if properties.contains_key("arguments_digest") {
         // A decision without some of the arguments would hold for other calls too.
         return Err(malformed("`resource.properties.arguments_digest` is not supported; send all arguments"));
     }
-    match properties.get("arguments") {
+    match properties.remove("arguments") {
         None => Ok(Arc::default()),
-        Some(Arg::Object(arguments)) => Ok(Arc::new(Arguments::from(arguments.clone()))),
+        Some(Arg::Object(arguments)) => Ok(Arc::new(Arguments::from(arguments))),
         Some(_) => Err(malformed("`resource.properties.arguments` must be an object")),
     }
 }

@@ -1,7 +1,6 @@
 //! Decisions: what a token permits, for whom, and until when.
 
-use std::time::Duration;
-
+use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{
@@ -23,7 +22,7 @@ on_both_stores!(
     only_resources_evaluate,
     inactive_tokens_get_identical_answers,
     ended_token_permits_nothing_on_any_replica,
-    revocation_while_the_body_arrives_counts,
+    state_after_the_body_decides,
     unknown_state_is_no_decision,
 );
 
@@ -228,41 +227,60 @@ async fn ended_token_permits_nothing_on_any_replica(server: Server) {
     server.stop().await;
 }
 
-/// A body of more than 64 KiB arrives while its token is revoked. The decision is made at a state
-/// that includes the revocation.
-async fn revocation_while_the_body_arrives_counts(server: Server) {
-    let token = server.task_token().await;
-    let body = call(&token, "read_file", json!({"text": "x".repeat(200_000)})).to_string();
-    let credentials = {
-        use base64::{Engine, engine::general_purpose::STANDARD};
-        STANDARD.encode(format!("files:{}", secret("files")))
-    };
-    let head = format!(
-        "POST {EVALUATION} HTTP/1.1\r\nhost: {}\r\nauthorization: Basic {credentials}\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n",
-        server.address,
-        body.len()
-    );
-    let send = async |revoke: bool| {
+/// A body of more than 64 KiB, of which a part is sent.
+struct SlowRequest {
+    stream: TcpStream,
+    rest: String,
+}
+
+impl SlowRequest {
+    /// Sends so much of the body that the server authenticates the resource.
+    async fn begin(server: &Server, token: &str) -> Self {
+        let body = call(token, "read_file", json!({"text": "x".repeat(200_000)})).to_string();
+        let credentials = STANDARD.encode(format!("files:{}", secret("files")));
+        let head = format!(
+            "POST {EVALUATION} HTTP/1.1\r\nhost: {}\r\nauthorization: Basic {credentials}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            server.address,
+            body.len()
+        );
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
         let (start, rest) = body.split_at(150_000);
+        stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(start.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
-        if revoke {
-            // The server has read the start and has authenticated the resource.
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            let claims = decode_claims(&token);
-            server.revoke(json!({"kind": "token", "id": claims["jti"], "reason": "a test"})).await;
-        }
-        stream.write_all(rest.as_bytes()).await.unwrap();
+        Self { stream, rest: rest.to_owned() }
+    }
+
+    /// Sends the rest and returns the response.
+    async fn finish(mut self) -> String {
+        self.stream.write_all(self.rest.as_bytes()).await.unwrap();
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
+        self.stream.read_to_string(&mut answer).await.unwrap();
         answer
-    };
-    assert!(send(false).await.contains(r#"{"decision":true,"#));
-    let answer = send(true).await;
+    }
+}
+
+/// What happens while the body arrives counts: the decision is made at the state afterwards.
+async fn state_after_the_body_decides(server: Server) {
+    let (token, other) = (server.task_token().await, server.task_token().await);
+    let answer = SlowRequest::begin(&server, &token).await.finish().await;
+    assert!(answer.contains(r#"{"decision":true,"#), "{answer}");
+    let request = SlowRequest::begin(&server, &token).await;
+    server.revoke(json!({"kind": "token", "id": decode_claims(&token)["jti"], "reason": "a test"})).await;
+    let answer = request.finish().await;
     assert!(answer.contains(r#"{"decision":false,"#) && answer.contains(r#""reason":"inactive""#), "{answer}");
+    // The replica lost its lease, so it does not know what was revoked.
+    wait_until("the lease is valid", || async { server.application.service.holds_lease() }).await;
+    let request = SlowRequest::begin(&server, &other).await;
+    make_store_unavailable(&server.store).await;
+    wait_until("the lease has lapsed", || async { !server.application.service.holds_lease() }).await;
+    let answer = request.finish().await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && !answer.contains("decision"), "{answer}");
+    restore_store(&server.store).await;
+    let recovered =
+        async || server.evaluate_as("files", EVALUATION, &call(&other, "read_file", json!({}))).await.0 == 200;
+    wait_until("the store is back", recovered).await;
     server.stop().await;
 }
 

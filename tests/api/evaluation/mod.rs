@@ -11,11 +11,11 @@ mod conformance;
 mod decisions;
 mod records;
 
-const EVALUATION: &str = "/access/v1/evaluation";
+pub const EVALUATION: &str = "/access/v1/evaluation";
 const EVALUATIONS: &str = "/access/v1/evaluations";
 
 /// Returns the question whether the planner may call a tool for alice.
-fn call(token: &str, tool: &str, arguments: Value) -> Value {
+pub fn call(token: &str, tool: &str, arguments: Value) -> Value {
     json!({
         "subject": {"type": "identity", "id": "alice"},
         "action": {"name": "tools/call"},
@@ -25,7 +25,7 @@ fn call(token: &str, tool: &str, arguments: Value) -> Value {
 }
 
 /// Returns the question whether the planner may list something for alice.
-fn list(token: &str, action: &str, server: &str) -> Value {
+pub fn list(token: &str, action: &str, server: &str) -> Value {
     json!({
         "subject": {"type": "identity", "id": "alice"},
         "action": {"name": action},
@@ -53,19 +53,19 @@ impl Server {
     }
 
     /// Asks as a resource.
-    async fn evaluate_as(&self, resource: &str, path: &str, body: &Value) -> (StatusCode, Value) {
+    pub async fn evaluate_as(&self, resource: &str, path: &str, body: &Value) -> (StatusCode, Value) {
         read_response(self.evaluation_request(resource, path, body).send().await.unwrap()).await
     }
 
     /// Asks as `files` and returns the decision.
-    async fn evaluate(&self, body: &Value) -> Value {
+    pub async fn evaluate(&self, body: &Value) -> Value {
         let (status, answer) = self.evaluate_as("files", EVALUATION, body).await;
         assert_eq!(status, 200, "{answer}");
         answer
     }
 
     /// Asks as `files` and returns whether the call is permitted, by the reason.
-    async fn is_permitted(&self, body: &Value) -> bool {
+    pub async fn is_permitted(&self, body: &Value) -> bool {
         let answer = self.evaluate(body).await;
         let decision = answer["decision"].as_bool().unwrap();
         assert_eq!(answer["context"]["reason"].is_null(), decision, "{answer}");

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
+    evaluation::{EVALUATION, call},
     grants::consent::{details, expiry_in},
     server::{FILES, IDP, Server, decode_claims, form_with_changes, read_response, wait_until},
     support::TestStore,
@@ -251,12 +252,22 @@ async fn token_is_active_only_with_a_record(server: Server) {
     let form = crate::server::form(&[("token", &token)]);
     let (status, body) = server.post_as("files", "/oauth2/introspect", &form).await;
     assert_eq!((status.as_u16(), &body["error"]), (503, &json!("temporarily_unavailable")), "{body}");
+    // So is the decision about a call, and a denied call needs no record.
+    let (status, body) = server.evaluate_as("files", EVALUATION, &call(&token, "read_file", json!({}))).await;
+    assert_eq!((status.as_u16(), &body["decision"]), (503, &Value::Null), "{body}");
+    let denied = server.evaluate(&call(&token, "write_file", json!({}))).await;
+    assert_eq!(denied["context"]["reason"], "not_permitted");
     assert_eq!(call_api(&server, &ordinary, Method::GET, "/v1/tasks", None).await.0, 200);
     drop(lock);
     wait_until("records are written again", async || {
         server.post_as("files", "/oauth2/introspect", &form).await.0 == 200
     })
     .await;
+    // A permitted call is on record when it is answered, although `read_file` only reads.
+    let answer = server.evaluate(&call(&token, "read_file", json!({}))).await;
+    let records = audit_records(&server, "event=call.evaluate&outcome=done").await;
+    assert_eq!(records[0]["requested"]["evaluation"], answer["context"]["evaluation_id"], "{records:?}");
+    assert_eq!(records[0]["granted"]["break_glass"], true);
     server.stop().await;
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::errand,
+    evaluation::{call, list},
     mcp_server::{McpServerFixture, ServerBehavior},
     server::{FILES, Form, Server, decode_claims, form_with_changes, read_response},
 };
@@ -174,6 +175,9 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
     let request = request.header("accept", "application/token-introspection+jwt").form(&[("token", &both)]);
     let signed = request.send().await.unwrap().text().await.unwrap();
     assert_eq!(decode_claims(&signed)["token_introspection"], answer, "a signed response has the same details");
+    // A call of the changed tool is denied, and so is one with the old definition later.
+    assert!(!server.is_permitted(&call(&both, "read_file", json!({}))).await);
+    assert!(server.is_permitted(&call(&both, "list_files", json!({}))).await);
     // A token for this tool only is not active.
     let mine = json!([{"type": "mcp_tool", "actions": ["tools/call"], "identifier": "list_files"}]).to_string();
     let form = form_with_changes(&server.exchange_form_for(&shop, ""), &[("authorization_details", &mine)]);
@@ -192,7 +196,9 @@ async fn changed_definition_ends_tokens_for_the_tool(server: Server, shop: McpSe
         ["list_files", "write_file"],
         "the token names the old definition"
     );
+    assert!(!server.is_permitted(&call(&both, "read_file", json!({}))).await);
     let again = server.token_for(&shop, "files:read").await;
+    assert!(server.is_permitted(&call(&again, "read_file", json!({}))).await);
     assert_eq!(
         decode_claims(&again)["authorization_details"][1]["tool_digest"],
         tool(&changed, "read_file")["observed"]["digest"]
@@ -504,6 +510,17 @@ async fn list_action_is_separate_from_call(server: Server, shop: McpServerFixtur
         None,
         "a server that knows scopes only would let it list resources too"
     );
+    // What a list shows is decided with the catalogue.
+    let shown =
+        async |token: &str| server.evaluate(&list(token, "tools/list", &shop.uri)).await["context"]["tools"].clone();
+    assert_eq!(shown(&lists).await, json!(["read_file", "list_files", "write_file", "delete_file"]));
+    assert_eq!(shown(&one).await, shown(&lists).await);
+    assert!(server.is_permitted(&list(&lists, "resources/list", &shop.uri)).await);
+    assert!(!server.is_permitted(&list(&one, "resources/list", &shop.uri)).await);
+    assert!(!server.is_permitted(&list(&calls, "tools/list", &shop.uri)).await);
+    let both = server.token_for(&shop, "files:list files:read").await;
+    assert_eq!(shown(&both).await, json!(["read_file", "list_files"]));
+    assert!(!server.is_permitted(&call(&lists, "read_file", json!({}))).await);
     // A token for listing can't call tools.
     let more = form_with_changes(
         &server.exchange_form_for(&shop, "files:read"),
@@ -522,6 +539,7 @@ async fn list_action_is_separate_from_call(server: Server, shop: McpServerFixtur
     shop.set_tools(&[]);
     server.import().await;
     assert!(server.is_active(&lists).await && !server.is_active(&calls).await);
+    assert_eq!((shown(&lists).await, shown(&both).await), (json!([]), json!([])));
     server.stop().await;
 }
 
