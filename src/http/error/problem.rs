@@ -116,6 +116,7 @@ impl ProblemType {
             Self::ListTimedOut => "List took too long",
             Self::HistoryUnsupported => "Historical status lists are not available",
             Self::McpServerUnavailable => "MCP server unavailable",
+            Self::OAuth(ErrorCode::InvalidClient) => "Client authentication failed",
             Self::OAuth(code) => match code.status() {
                 StatusCode::UNAUTHORIZED => "Live API token required",
                 StatusCode::FORBIDDEN => "Not allowed by the API token",

@@ -131,6 +131,7 @@ async fn only_resources_evaluate(server: Server) {
         ] {
             let ((status, answer), challenge) = send(request).await;
             assert_eq!((status.as_u16(), &answer["decision"]), (401, &Value::Null), "{name} {answer}");
+            assert_eq!(answer["title"], "Client authentication failed", "{name}");
             assert!(challenge.is_some_and(|text| text.starts_with("Basic ")), "{name}");
         }
         let basic = format!("Basic {}", b64(format!("files:{}", secret("files"))));
