@@ -1,7 +1,7 @@
 //! Introspection without HTTP: of a cached token, of a new token, and the bare signature for
-//! comparison.
+//! comparison; and a decision about a call with a cached token.
 
-use std::hint::black_box;
+use std::{hint::black_box, sync::Arc};
 
 use axum::{
     Router,
@@ -10,10 +10,16 @@ use axum::{
 };
 use bytes::Bytes;
 use errand::{
-    app::{Credentials, Introspection, RequestContext, Service},
+    app::{Credentials, EvaluationRequest, Introspection, RequestContext, ResourceCaller, Service},
     bootstrap::{Application, MigrationPolicy},
     config::Config,
-    domain::{decode_base64url, secret::Secret, token::TaskTokenClaims},
+    domain::{
+        authority::{Arg, Permission},
+        decode_base64url,
+        evaluation::{Arguments, Question, TOOL_TYPE},
+        secret::Secret,
+        token::TaskTokenClaims,
+    },
     http::{AppState, HttpSettings, router},
 };
 use futures_util::FutureExt;
@@ -55,13 +61,16 @@ pub async fn measure() -> Vec<Line> {
     let secret = std::fs::read_to_string(folder.path().join("files.secret")).unwrap();
     let mut known = introspect_in_process(&application.service, &tokens, &secret).await;
     let cached = measure_one("introspection of a cached token", Some(3.0), &mut known);
+    let mut decide = evaluate_in_process(&application.service, &tokens, &secret).await;
+    let limit = Some(cached.value + 3.0);
+    let decided = measure_one("decision about a call with a cached token", limit, &mut decide);
     let mut unknown = introspect_in_process(&uncached.service, &tokens, &secret).await;
     let mut bare = introspect_over_router(&app, &tokens).await;
     // Alternate, so that other load on the machine affects both.
     let (mut first, signature) =
         measure_both(("introspection of a new token", &mut unknown), ("its signature alone", &mut bare));
     first.limit = Some(1.15 * signature.value);
-    vec![cached, first, signature]
+    vec![cached, decided, first, signature]
 }
 
 /// Introspects one token after the other. Every token is recorded and, with a cache, cached.
@@ -82,6 +91,37 @@ async fn introspect_in_process<'a>(service: &'a Service, tokens: &'a [String], s
     }
     service.shutdown().await;
     ask
+}
+
+/// Decides about a call with one token after the other. The call is permitted, and only reads.
+async fn evaluate_in_process<'a>(service: &'a Service, tokens: &'a [String], secret: &str) -> impl FnMut() + 'a {
+    let cx = RequestContext::internal("bench".parse().unwrap(), service.clock().now());
+    let credentials = Credentials::Basic { client: "files".into(), secret: Secret::new(secret.trim().to_owned()) };
+    let client = service.authenticate(credentials, &cx).await.unwrap().redeem(service, &cx).await.unwrap();
+    let caller = ResourceCaller::new(client).unwrap();
+    let request = |token: &String| {
+        let payload = decode_base64url(token.split('.').nth(1).unwrap()).unwrap();
+        let claims = TaskTokenClaims::read(&payload).unwrap();
+        let Arg::Object(arguments) = Arg::parse(r#"{"path": "/reports/q3.md", "limit": 100}"#, 64).unwrap() else {
+            unreachable!("an object")
+        };
+        let question = Question {
+            subject: claims.sub.to_string(),
+            agent: Some(claims.client_id.to_string()),
+            action: "tools/call".to_owned(),
+            resource_type: TOOL_TYPE.to_owned(),
+            resource_id: claims.authorization_details.iter().find_map(Permission::tool).unwrap().to_string(),
+            arguments: Arc::new(Arguments::from(arguments)),
+        };
+        EvaluationRequest { token: Secret::new(token.clone()), question }
+    };
+    let requests = tokens.iter().map(request).collect::<Vec<_>>();
+    let mut next = 0;
+    move || {
+        next += 1;
+        let decision = service.evaluate(&caller, &requests[next % requests.len()], &cx).now_or_never();
+        assert!(black_box(decision.unwrap().unwrap()).is_permitted());
+    }
 }
 
 /// Verifies only the signatures of the same tokens, with the same library.
