@@ -67,9 +67,13 @@ async fn parse<T: Send + 'static>(body: Bytes, parse: fn(&[u8]) -> Result<T, Req
         return Ok(parse(&body)?);
     }
     let turn = LONG_BODIES.acquire().await.map_err(Outage::during("wait for the parser")).map_err(Error::from)?;
-    let parsed = spawn_blocking(move || parse(&body)).await;
-    drop(turn);
-    Ok(parsed.map_err(Outage::during("parse an evaluation")).map_err(Error::from)??)
+    // The turn ends with the parsing, also if the request was cancelled meanwhile.
+    let parsed = spawn_blocking(move || {
+        let parsed = parse(&body);
+        drop(turn);
+        parsed
+    });
+    Ok(parsed.await.map_err(Outage::during("parse an evaluation")).map_err(Error::from)??)
 }
 
 async fn evaluate_single(
