@@ -290,7 +290,7 @@ impl Committer {
             let (urgent, contending) = rest.split_at_checked(urgent_count).unwrap_or((rest, &[]));
             let (mut batch, mut replies) = (Batch::new([independent, urgent, contending]), replies.into_iter());
             while let Some(part) = batch.next() {
-                batch.record_result(part, self.commit(part).await);
+                batch.record_result(part, self.commit(part.writes).await);
                 // Report each part as soon as it is known, without waiting for the rest.
                 for (result, reply) in batch.results.drain(..).zip(&mut replies) {
                     match (result, reply) {
@@ -353,43 +353,62 @@ impl Committer {
 /// wrote nothing of it, the two halves are tried one after the other, in order: in the end only the
 /// rejected writes have failed. If the outcome of a part is unknown, it is not retried, because it
 /// may have been committed.
+///
+/// An outage may be due to the writes of one part, so it does not fail the other parts. A second
+/// outage does: they would wait for the same store.
 struct Batch<'a> {
     /// The parts that are still to be tried; the next one is last.
-    pending: Vec<&'a [WriteSet]>,
+    pending: Vec<Part<'a>>,
     /// The known outcomes, in the order of the writes.
     results: Vec<Result<WriteOutcome, Arc<Outage>>>,
+    had_outage: bool,
+}
+
+/// A part of a batch, or what is left of it.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    number: usize,
+    writes: &'a [WriteSet],
 }
 
 impl<'a> Batch<'a> {
     /// Creates a batch of parts that are committed separately, in this order.
     fn new<const N: usize>(parts: [&'a [WriteSet]; N]) -> Self {
-        let writes = parts.iter().map(|part| part.len()).sum();
-        let pending = parts.into_iter().rev().filter(|part| !part.is_empty()).collect();
-        Self { pending, results: Vec::with_capacity(writes) }
+        let count = parts.iter().map(|part| part.len()).sum();
+        let parts = parts.into_iter().enumerate().map(|(number, writes)| Part { number, writes });
+        let mut pending = parts.filter(|part| !part.writes.is_empty()).collect::<Vec<_>>();
+        pending.reverse();
+        Self { pending, results: Vec::with_capacity(count), had_outage: false }
     }
 
     /// Returns the next part to commit.
-    fn next(&mut self) -> Option<&'a [WriteSet]> {
+    fn next(&mut self) -> Option<Part<'a>> {
         self.pending.pop()
     }
 
     /// Takes the result of a part: records its outcomes, splits it, or fails it.
-    fn record_result(&mut self, part: &'a [WriteSet], result: Result<Vec<WriteOutcome>, CommitError>) {
+    fn record_result(&mut self, part: Part<'a>, result: Result<Vec<WriteOutcome>, CommitError>) {
+        let Part { number, writes } = part;
         match result {
-            Ok(outcomes) if outcomes.len() == part.len() => self.results.extend(outcomes.into_iter().map(Ok)),
+            Ok(outcomes) if outcomes.len() == writes.len() => self.results.extend(outcomes.into_iter().map(Ok)),
             Ok(_) => {
                 let mismatch = "the number of outcomes differs from the number of writes";
-                self.fail(Outage::during("commit")(mismatch), part.len());
+                self.fail(Outage::during("commit")(mismatch), writes.len());
             }
-            Err(CommitError::RolledBack(_)) if part.len() > 1 => {
-                let (first, rest) = part.split_at(part.len() / 2);
-                self.pending.extend([rest, first]);
+            Err(CommitError::RolledBack(_)) if writes.len() > 1 => {
+                let (first, rest) = writes.split_at(writes.len() / 2);
+                self.pending.extend([rest, first].map(|writes| Part { number, writes }));
             }
-            Err(CommitError::RolledBack(outage)) => self.fail(outage, part.len()),
+            Err(CommitError::RolledBack(outage)) => self.fail(outage, writes.len()),
             Err(CommitError::Outage(outage)) => {
-                // The remaining parts would wait for the same store.
-                let remaining = self.pending.drain(..).map(<[WriteSet]>::len).sum::<usize>();
-                self.fail(outage, part.len() + remaining);
+                let is_last = std::mem::replace(&mut self.had_outage, true);
+                let mut failed = writes.len();
+                self.pending.retain(|part| {
+                    let stays = !is_last && part.number != number;
+                    failed += if stays { 0 } else { part.writes.len() };
+                    stays
+                });
+                self.fail(outage, failed);
             }
         }
     }
@@ -438,7 +457,7 @@ mod tests {
             let (mut batch, mut done, mut commits) = (Batch::new(<[&[WriteSet]; 2]>::from(writes.split_at(cut.min(count)))), Vec::<usize>::new(), 0);
             while let Some(part) = batch.next() {
                 commits += 1;
-                let numbers = part.iter().map(number).collect::<Vec<_>>();
+                let numbers = part.writes.iter().map(number).collect::<Vec<_>>();
                 let result = if numbers.iter().any(|n| bad.contains(n)) {
                     Err(CommitError::RolledBack(outage()))
                 } else {
@@ -468,17 +487,49 @@ mod tests {
                 let result = if commits == at {
                     is_over = true;
                     Err(CommitError::Outage(outage()))
-                } else if part.iter().any(|write| number(write) == bad % count) {
+                } else if part.writes.iter().any(|write| number(write) == bad % count) {
                     Err(CommitError::RolledBack(outage()))
                 } else {
-                    done += part.len();
-                    Ok(part.iter().map(|_| WriteOutcome::Committed { seq: None }).collect())
+                    done += part.writes.len();
+                    Ok(part.writes.iter().map(|_| WriteOutcome::Committed { seq: None }).collect())
                 };
                 batch.record_result(part, result);
             }
             prop_assert_eq!(batch.results.len(), count);
             prop_assert_eq!(batch.results.iter().filter(|result| result.is_ok()).count(), done);
         }
+    }
+
+    #[test]
+    fn outage_fails_the_rest_of_its_part_and_a_second_one_everything() {
+        let writes = (0..6).map(write).collect::<Vec<_>>();
+        let committed = |part: Part<'_>| Ok(vec![WriteOutcome::Committed { seq: None }; part.writes.len()]);
+        let run = |failing: &[usize]| {
+            let mut batch = Batch::new([&writes[..2], &writes[2..4], &writes[4..]]);
+            let mut commits = 0;
+            while let Some(part) = batch.next() {
+                commits += 1;
+                let is_failing = failing.contains(&number(&part.writes[0]));
+                let outage = || Err(CommitError::Outage(outage()));
+                batch.record_result(part, if is_failing { outage() } else { committed(part) });
+            }
+            (batch.results.iter().map(Result::is_ok).collect::<Vec<_>>(), commits)
+        };
+        assert_eq!(run(&[]), (vec![true; 6], 3));
+        assert_eq!(run(&[0]), (vec![false, false, true, true, true, true], 3));
+        assert_eq!(run(&[2]), (vec![true, true, false, false, true, true], 3));
+        assert_eq!(run(&[0, 2]), (vec![false; 6], 2));
+        assert_eq!(run(&[0, 4]), (vec![false, false, true, true, false, false], 3));
+        // A part that is being split fails as a whole, each write once.
+        let mut batch = Batch::new([&writes[..4], &writes[4..]]);
+        let part = batch.next().unwrap();
+        batch.record_result(part, Err(CommitError::RolledBack(outage())));
+        let half = batch.next().unwrap();
+        batch.record_result(half, Err(CommitError::Outage(outage())));
+        let rest = batch.next().unwrap();
+        assert_eq!((batch.results.len(), number(&rest.writes[0])), (4, 4));
+        batch.record_result(rest, committed(rest));
+        assert!(batch.next().is_none() && batch.results[4..].iter().all(Result::is_ok));
     }
 
     #[test]
