@@ -39,8 +39,11 @@ use crate::{
 
 /// The time limit of one heartbeat.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// The delay before a failed heartbeat is retried, and before a lost listener is replaced.
+/// The delay before a failed heartbeat is retried, and before a lost listener is replaced. Each
+/// further failure doubles it.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// The longest delay before a lost listener is replaced. Heartbeats stand in for it meanwhile.
+const MAX_LISTEN_DELAY: Duration = Duration::from_secs(2);
 /// The number of renewals that one heartbeat may send to acknowledge entries that arrive during it.
 const MAX_RENEWALS_PER_TICK: usize = 16;
 
@@ -173,10 +176,12 @@ impl LeaseRenewal {
 
     /// Passes on the store's notifications.
     async fn listen_for_changes(&self) {
+        let mut backoff = Backoff::new(MAX_LISTEN_DELAY);
         loop {
             match self.replicas.listen().await {
                 Err(outage) => tracing::debug!(error = %ErrorChain(&outage), "can't listen to the store, retrying"),
                 Ok(mut listener) => {
+                    backoff.reset();
                     // The store sends no notification for what was written before.
                     self.notify(Notification::Log);
                     self.notify(Notification::Acknowledgement);
@@ -191,7 +196,7 @@ impl LeaseRenewal {
                     }
                 }
             }
-            sleep(RETRY_DELAY).await;
+            sleep(backoff.next()).await;
         }
     }
 
@@ -206,6 +211,7 @@ impl LeaseRenewal {
         let mut log_changed = self.log_changed.subscribe();
         let mut ticks = interval(self.settings.heartbeat_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut backoff = Backoff::new(self.settings.heartbeat_interval);
         loop {
             let trigger = tokio::select! {
                 _ = ticks.tick() => RenewalTrigger::Tick,
@@ -216,6 +222,7 @@ impl LeaseRenewal {
             match result.unwrap_or_else(|elapsed| Err(Outage::during("renew the lease")(elapsed))) {
                 Ok(HeartbeatOutcome::Deregistered) => return,
                 Ok(HeartbeatOutcome::Continue) => {
+                    backoff.reset();
                     if self.is_failing.swap(false, Ordering::Relaxed) {
                         tracing::info!("revocation log available again");
                     }
@@ -224,7 +231,7 @@ impl LeaseRenewal {
                     if !self.is_failing.swap(true, Ordering::Relaxed) {
                         tracing::warn!(error = %ErrorChain(&outage), "revocation log unavailable, retrying");
                     }
-                    ticks.reset_after(RETRY_DELAY.min(self.settings.heartbeat_interval));
+                    ticks.reset_after(backoff.next());
                 }
             }
         }
@@ -295,6 +302,30 @@ impl LeaseRenewal {
     }
 }
 
+/// The delays between attempts that fail, so that a store that is away is not flooded with them.
+struct Backoff {
+    delay: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    fn new(max: Duration) -> Self {
+        Self { delay: RETRY_DELAY, max }
+    }
+
+    /// Returns the delay before the next attempt.
+    fn next(&mut self) -> Duration {
+        let delay = self.delay.min(self.max);
+        self.delay = self.delay.saturating_mul(2).min(self.max);
+        delay
+    }
+
+    /// Notes that an attempt succeeded.
+    fn reset(&mut self) {
+        self.delay = RETRY_DELAY;
+    }
+}
+
 fn increment(counter: &watch::Sender<u64>) {
     counter.send_modify(|count| *count = count.wrapping_add(1));
 }
@@ -302,4 +333,22 @@ fn increment(counter: &watch::Sender<u64>) {
 fn describe_replica(id: ReplicaId, settings: &LeaseSettings, started_at: Timestamp) -> Replica {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Replica { id, name: settings.replica_name.clone(), version, started_at, file: None, pending_restart: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_doubles_the_delay_up_to_the_maximum() {
+        let delays = |max: u64| {
+            let mut backoff = Backoff::new(Duration::from_millis(max));
+            let delays = [(); 5].map(|()| backoff.next().as_millis());
+            backoff.reset();
+            (delays, backoff.next().as_millis())
+        };
+        assert_eq!(delays(1000), ([100, 200, 400, 800, 1000], 100));
+        assert_eq!(delays(500), ([100, 200, 400, 500, 500], 100));
+        assert_eq!(delays(50), ([50; 5], 50), "a heartbeat is not delayed");
+    }
 }
