@@ -1,5 +1,6 @@
-//! Sampling of refusals for the audit trail. Per minute, event, client and reason, the first
-//! refusals are recorded one by one, and the rest as one count.
+//! Sampling of refusals for the audit trail. Per minute, event, caller and reason, the first
+//! refusals are recorded one by one, and the rest as one count. A caller is a client, or else a
+//! requester.
 //!
 //! A client can cause refusals at will, and wrong credentials need no client at all. The number of
 //! refusals has no limit, so the number of records must have one, or refusals could fill the disk.
@@ -15,6 +16,7 @@ use crate::{
     domain::{
         audit::{Event, Outcome, Record},
         id::ClientId,
+        requester::Requester,
         time::{Lifetime, Timestamp},
     },
 };
@@ -23,13 +25,14 @@ use crate::{
 const BURST_LIMIT: u64 = 20;
 /// Length of a window.
 const WINDOW: Lifetime = Lifetime::minutes(1);
-/// Number of kinds whose reasons are distinguished. Further kinds of a client share one window.
+/// Number of kinds whose reasons and requesters are distinguished. Further kinds of a client share
+/// one window, and so do those of all requesters.
 const MAX_KINDS: usize = 4096;
 /// The reason in the record of a window that several reasons share.
 const OTHER_REASONS: &str = "other reasons";
 
 /// The refusals of the current windows, by kind. Bounded: only registered clients are
-/// distinguished, and not more than [`MAX_KINDS`] reasons.
+/// distinguished, and not more than [`MAX_KINDS`] reasons and requesters.
 #[derive(Default)]
 pub(in crate::app) struct RefusalSampler {
     windows: Mutex<HashMap<RefusalKind, Window>>,
@@ -41,6 +44,8 @@ struct RefusalKind {
     outcome: Outcome,
     /// The client, or the claimed client if it is registered.
     client: Option<ClientId>,
+    /// The requester, if no client sent the request.
+    requester: Option<Requester>,
     reason: Option<String>,
 }
 
@@ -78,10 +83,11 @@ impl RefusalSampler {
             event: record.event,
             outcome: record.outcome,
             client: record.client.clone(),
+            requester: record.requester.clone().filter(|_| record.client.is_none()),
             reason: record.reason.clone(),
         };
         if windows.len() >= MAX_KINDS && !windows.contains_key(&kind) {
-            kind.reason = Some(OTHER_REASONS.to_owned());
+            (kind.requester, kind.reason) = (None, Some(OTHER_REASONS.to_owned()));
         }
         let window = windows.entry(kind.clone()).or_insert(Window::new(now));
         let mut records = Vec::new();
@@ -123,6 +129,7 @@ impl Window {
         let more = self.count.checked_sub(self.recorded).filter(|more| *more > 0)?;
         Some(Record {
             client: kind.client.clone(),
+            requester: kind.requester.clone(),
             requested: Some(json!({"count": more, "since": self.start})),
             reason: kind.reason.clone(),
             ..Record::new(now, kind.event, kind.outcome)
@@ -151,6 +158,11 @@ mod tests {
         }
     }
 
+    fn requester(subject: &str) -> Requester {
+        let issuer = "https://login.example.com".parse().unwrap();
+        Requester { issuer, subject: subject.parse().unwrap() }
+    }
+
     fn more(record: &Record) -> Option<u64> {
         record.requested.as_ref().and_then(|requested| requested.get("count")?.as_u64())
     }
@@ -175,6 +187,24 @@ mod tests {
         // Refusals that were recorded one by one are not counted again.
         assert!(sampler.drain(Timestamp::from_unix(5000), false).is_empty());
         assert!(sampler.windows.lock().is_empty());
+    }
+
+    #[test]
+    fn requesters_have_windows_of_their_own() {
+        let sampler = RefusalSampler::default();
+        let by = |subject: &str, client| Record {
+            requester: Some(requester(subject)),
+            ..refusal("the task has ended", client, 1000)
+        };
+        assert_eq!((0..100).map(|_| sampler.sample(by("mallory", None)).len()).sum::<usize>(), 20);
+        assert_eq!(sampler.sample(by("alice", None)).len(), 1, "a flood of one person hides no other");
+        assert_eq!(
+            (0..100).map(|n| sampler.sample(by(&format!("user-{n}"), Some("planner"))).len()).sum::<usize>(),
+            20
+        );
+        let counts = sampler.drain(Timestamp::from_unix(2000), false);
+        let subjects = counts.iter().map(|record| record.requester.as_ref().map(|who| who.subject.to_string()));
+        assert_eq!(subjects.flatten().collect::<Vec<_>>(), ["mallory"]);
     }
 
     #[test]
@@ -220,10 +250,16 @@ mod tests {
         }
         assert_eq!(sampler.windows.lock().len(), MAX_KINDS + 1);
         assert_eq!(written as u64, MAX_KINDS as u64 + BURST_LIMIT);
+        // So is the number of requesters.
+        for n in 0..100 {
+            sampler
+                .sample(Record { requester: Some(requester(&format!("user-{n}"))), ..refusal("conflict", None, 1000) });
+        }
+        assert_eq!(sampler.windows.lock().len(), MAX_KINDS + 2);
         // Another client is still distinguished.
         sampler.sample(refusal("reason 0", Some("reader"), 1000));
-        assert_eq!(sampler.windows.lock().len(), MAX_KINDS + 2);
+        assert_eq!(sampler.windows.lock().len(), MAX_KINDS + 3);
         let counted = sampler.drain(Timestamp::from_unix(1000), true).iter().filter_map(more).sum::<u64>();
-        assert_eq!(counted, 2 * MAX_KINDS as u64 - BURST_LIMIT);
+        assert_eq!(counted, 2 * MAX_KINDS as u64 - BURST_LIMIT + 100 - BURST_LIMIT);
     }
 }
