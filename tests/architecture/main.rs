@@ -97,7 +97,10 @@ const EXTERNAL_CRATES: &[(&str, &[&str])] = &[
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),
     ("governor", &["app/admission"]),
-    ("quick_cache", &["app/admission", "app/exchange/quotas", "app/first_records", "app/introspection"]),
+    (
+        "quick_cache",
+        &["app/admission", "app/auth/replays", "app/exchange/quotas", "app/first_records", "app/introspection"],
+    ),
     ("strsim", &["config"]),
     ("toml", &["config"]),
     ("clap", &["cli*"]),

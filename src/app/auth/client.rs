@@ -211,14 +211,24 @@ impl Service {
         write: WriteSet,
         cx: &RequestContext,
     ) -> Result<WriteOutcome, Error> {
+        let replay_guards = write.replay_guards.clone();
         match self.inner.writer.commit(write).await? {
-            WriteOutcome::Replayed => Err(self.reject_replayed_client(client, cx).await),
+            WriteOutcome::Replayed => Err(self.reject_replayed_client(client, &replay_guards, cx).await),
             written => Ok(written),
         }
     }
 
-    /// Rejects a client whose one-time id was used before, and records that.
-    pub(in crate::app) async fn reject_replayed_client(&self, client: &ClientId, cx: &RequestContext) -> Error {
+    /// Rejects a client that has no other one-time ids than these, of which one was used before,
+    /// and records that.
+    pub(in crate::app) async fn reject_replayed_client(
+        &self,
+        client: &ClientId,
+        replay_guards: &[ReplayGuard],
+        cx: &RequestContext,
+    ) -> Error {
+        if let [guard] = replay_guards {
+            self.inner.replays.insert(guard);
+        }
         // A captured assertion can be replayed at will.
         let records = self.inner.refusals.sample(auth_failure_record(&AuthError::Replayed, Some(client.clone()), cx));
         match self.commit_records(records).await {
@@ -318,7 +328,10 @@ impl Service {
                 self.inner.ports.trusted_keys.verify_dummy(jws);
                 Err(AuthError::UnknownClient)
             }
-            Some(client) => self.check_assertion_of(client, jws, cx).map(|guard| (client.id().clone(), guard)),
+            Some(client) => self.check_assertion_of(client, jws, cx).and_then(|guard| {
+                let is_replayed = self.inner.replays.contains(&guard, cx.now);
+                if is_replayed { Err(AuthError::Replayed) } else { Ok((client.id().clone(), guard)) }
+            }),
         };
         checked.map_err(|error| RejectedClient { error, registered: registered.map(|client| client.id().clone()) })
     }

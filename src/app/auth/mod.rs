@@ -3,4 +3,5 @@
 pub(super) mod api_token;
 pub(super) mod client;
 pub(super) mod issued_token;
+pub(super) mod replays;
 pub(super) mod requester;

@@ -118,7 +118,7 @@ impl Service {
     pub(super) async fn reject_replay(&self, exchange: ExchangeContext<'_>, audit: ExchangeAudit) -> Error {
         let ExchangeContext { caller, replay_guards, cx, .. } = exchange;
         if audit.actor_replay_guard.is_none() {
-            return self.reject_replayed_client(caller.id(), cx).await;
+            return self.reject_replayed_client(caller.id(), replay_guards, cx).await;
         }
         let error = Error::Token("actor", TokenError::Replayed);
         let write = WriteSet {

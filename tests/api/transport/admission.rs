@@ -14,6 +14,7 @@ on_both_stores!(
     client_over_its_rate_is_throttled_alone,
     client_with_too_many_requests_in_progress_is_throttled_alone,
     throttled_request_leaves_assertion_unused,
+    replayed_assertion_does_not_count_against_its_client,
     every_family_has_limits,
     open_tasks_of_an_agent_are_limited,
     open_tasks_of_a_requester_are_limited,
@@ -118,6 +119,21 @@ async fn throttled_request_leaves_assertion_unused(server: Server) {
     assert!(is_throttled);
     let request = server.post("/oauth2/token").form(&with_assertion(&grant(), &assertion));
     assert_eq!(read_response(request.send().await.unwrap()).await.0, 200);
+    small.stop().await;
+    server.stop().await;
+}
+
+/// A replayer of a captured assertion must not use up the rate of its client.
+async fn replayed_assertion_does_not_count_against_its_client(server: Server) {
+    let small = server.replica_with(|config| config.admission.exchange = limit(1, 4, 64)).await;
+    let captured = server.assertion(json!({}));
+    assert_eq!(small.post_with_assertion("/oauth2/token", &grant(), &captured).await.0, 200);
+    for _ in 0..30 {
+        let (status, body) = small.post_with_assertion("/oauth2/token", &grant(), &captured).await;
+        assert_eq!((status.as_u16(), &body["error"]), (401, &json!("invalid_client")), "{body}");
+    }
+    let (status, body) = small.post_with_assertion("/oauth2/token", &grant(), &server.assertion(json!({}))).await;
+    assert_eq!(status, 200, "{body}");
     small.stop().await;
     server.stop().await;
 }
