@@ -141,7 +141,7 @@ async fn initialize(application: &Application, config: &Config, arguments: &Serv
 /// Returns the limits of connections. Raises the limit of file descriptors, and lowers the number
 /// of connections to what it allows.
 fn connection_limits(config: &Config) -> ConnectionLimits {
-    let Limits { connections, connections_per_peer, keep_alive, headers, unread, unread_megabytes, .. } = config.limits;
+    let Limits { connections, connections_per_peer, keep_alive, headers, unread, .. } = config.limits;
     let descriptors = match raise_descriptor_limit() {
         Ok((before, after)) => {
             tracing::info!(before, after, "raised the limit of file descriptors to the hard limit");
@@ -164,14 +164,16 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
              for example with `LimitNOFILE=` of systemd or `ulimit -n`"
         );
     }
-    let megabytes = usize::try_from(unread_megabytes).unwrap_or(usize::MAX);
+    let bytes = |megabytes: u32| usize::try_from(megabytes).unwrap_or(usize::MAX).saturating_mul(1 << 20);
     ConnectionLimits {
         total,
         per_peer: usize::try_from(connections_per_peer).unwrap_or(usize::MAX),
         keep_alive,
         headers,
         progress: unread,
-        unread_total: megabytes.saturating_mul(1 << 20),
+        unread_total: bytes(config.limits.unread_megabytes),
+        incomplete_total: bytes(config.limits.incomplete_megabytes),
+        refusals_per_second: config.limits.refusals_per_second,
         proxies: TrustedProxies {
             networks: config.listen.trusted_proxies.iter().copied().collect(),
             header: match config.listen.forwarded_header {

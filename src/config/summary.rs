@@ -173,8 +173,17 @@ fn summarize_fetch(config: &Config, text: &mut Vec<String>) {
 }
 
 fn summarize_limits(config: &Config, text: &mut Vec<String>) {
-    let Limits { connections, connections_per_peer, keep_alive, headers, unread, unread_megabytes, in_progress } =
-        &config.limits;
+    let Limits {
+        connections,
+        connections_per_peer,
+        keep_alive,
+        headers,
+        unread,
+        unread_megabytes,
+        incomplete_megabytes,
+        refusals_per_second,
+        in_progress,
+    } = &config.limits;
     text.push(format_line(
         "connections",
         format_args!(
@@ -187,6 +196,8 @@ fn summarize_limits(config: &Config, text: &mut Vec<String>) {
         "unread",
         format_args!("at most {unread_megabytes} MiB of responses; 16 KiB must be read within {} s", unread.as_secs()),
     ));
+    text.push(format_line("incomplete", format_args!("at most {incomplete_megabytes} MiB of requests")));
+    text.push(format_line("refusals", format_args!("at most {refusals_per_second}/s to one source address")));
     let InProgress {
         token,
         introspection,

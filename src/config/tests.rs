@@ -303,6 +303,8 @@ fn example_is_valid_and_states_defaults() {
       traces          not exported
       connections     at most 10000, 1000 per peer; kept alive 75 s, headers within 5 s
       unread          at most 128 MiB of responses; 16 KiB must be read within 30 s
+      incomplete      at most 64 MiB of requests
+      refusals        at most 200/s to one source address
       in progress     at most 512 token requests, 512 introspections, 512 evaluations, 128 revocations, 128 of self-service, 128 revocations by admins, 64 of administration, 256 documents
       each caller     exchange 100/s, burst 500, 64 in progress; introspection 5000/s, burst 10000, 256 in progress; evaluation 5000/s, burst 10000, 256 in progress; tasks 100/s, burst 500, 64 in progress; requester 20/s, burst 100, 16 in progress; admin 200/s, burst 1000, 64 in progress; feed 100/s, burst 500, 200 in progress
       quotas          10000 open tasks of an agent, 1000 of a requester, 1000 live tokens of a task

@@ -28,6 +28,10 @@ pub struct Limits {
     pub unread: Duration,
     /// Maximum megabytes of unread responses.
     pub unread_megabytes: u32,
+    /// Maximum megabytes of incomplete requests.
+    pub incomplete_megabytes: u32,
+    /// Refusals per second that are sent to one source address. Further ones are held back.
+    pub refusals_per_second: u32,
     /// Maximum requests in progress, by family of endpoints.
     pub in_progress: InProgress,
 }
@@ -81,6 +85,18 @@ pub(in crate::config) fn read_limits(root: &mut Section<'_>) -> (AdmissionLimits
             "seconds; a client must read 16 KiB of a response in this time",
         )),
         unread_megabytes: section.number("unread_megabytes", 128, 8..=65_536, "megabytes of unread responses"),
+        incomplete_megabytes: section.number(
+            "incomplete_megabytes",
+            64,
+            8..=65_536,
+            "megabytes of requests that clients have not completed",
+        ),
+        refusals_per_second: section.number(
+            "refusals_per_second",
+            200,
+            1..=MAX_RATE,
+            "refusals per second to one source address; further ones are held back",
+        ),
         in_progress: read_in_progress(&mut section),
     };
     (admission, shared)

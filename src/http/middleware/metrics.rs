@@ -281,6 +281,13 @@ impl Collector for ConnectionCollector {
             Some(&Unit::Bytes),
             counters.unread_bytes(),
         )?;
+        encode_gauge(
+            encoder,
+            "incomplete_requests_size",
+            "Requests that clients have not completed.",
+            Some(&Unit::Bytes),
+            counters.incomplete_bytes(),
+        )?;
         encode_counters(
             encoder,
             "connections_refused",
@@ -290,7 +297,7 @@ impl Collector for ConnectionCollector {
         encode_counters(
             encoder,
             "connections_ended",
-            "Connections that the server ended, by reason: idle, headers, progress, unread.",
+            "Connections that the server ended, by reason: idle, headers, progress, unread, incomplete.",
             &counters.ended(),
         )?;
         let reset = ConstCounter::new(counters.reset_streams());

@@ -1,5 +1,5 @@
-//! The state of one connection: its requests, its unread responses, and since when it waits for its
-//! client.
+//! The state of one connection: its requests, what it holds for its client, and since when it waits
+//! for its client.
 //!
 //! The time is a tick counter that the listener advances, so that a request reads no clock. A limit
 //! takes effect at most one tick late.
@@ -19,15 +19,31 @@ use crate::http::server::limits::EndReason;
 pub(super) struct ListenerLoad {
     /// Ticks since the start of the listener, from 1 on: 0 stands for "not".
     now: AtomicU64,
+    limits: MemoryLimits,
     /// Bytes of unread responses.
     unread: AtomicUsize,
-    max_unread: usize,
-    pub(super) unread_exceeded: Notify,
+    /// Bytes of incomplete requests.
+    incomplete: AtomicUsize,
+    /// One of the limits is exceeded.
+    pub(super) exceeded: Notify,
+}
+
+/// Maximum bytes that a listener holds for its clients.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MemoryLimits {
+    pub(super) unread: usize,
+    pub(super) incomplete: usize,
 }
 
 impl ListenerLoad {
-    pub(super) fn new(max_unread: usize) -> Self {
-        Self { now: AtomicU64::new(1), unread: AtomicUsize::new(0), max_unread, unread_exceeded: Notify::new() }
+    pub(super) fn new(limits: MemoryLimits) -> Self {
+        Self {
+            now: AtomicU64::new(1),
+            limits,
+            unread: AtomicUsize::new(0),
+            incomplete: AtomicUsize::new(0),
+            exceeded: Notify::new(),
+        }
     }
 
     pub(super) fn now(&self) -> u64 {
@@ -40,6 +56,17 @@ impl ListenerLoad {
 
     pub(super) fn unread(&self) -> usize {
         self.unread.load(Relaxed)
+    }
+
+    pub(super) fn incomplete(&self) -> usize {
+        self.incomplete.load(Relaxed)
+    }
+
+    /// Counts bytes, and notifies the listener if they exceed the limit.
+    fn hold(&self, held: &AtomicUsize, limit: usize, bytes: usize) {
+        if held.fetch_add(bytes, Relaxed).saturating_add(bytes) > limit {
+            self.exceeded.notify_one();
+        }
     }
 }
 
@@ -114,6 +141,11 @@ pub(super) struct Connection {
     /// Bytes of unread responses.
     unread: AtomicUsize,
     has_room: Notify,
+    /// Bytes of incomplete requests, and those of them that belong to headers of HTTP/1.
+    incomplete: AtomicUsize,
+    incomplete_headers: AtomicUsize,
+    /// Tick at which a request was completed, or the first of them began.
+    completed_at: AtomicU64,
     streams: Mutex<Vec<Arc<ResponseStream>>>,
     /// The stream whose task the executor starts next.
     starting: Mutex<Option<Arc<ResponseStream>>>,
@@ -136,6 +168,9 @@ impl Connection {
             closing_since: AtomicU64::new(0),
             unread: AtomicUsize::new(0),
             has_room: Notify::new(),
+            incomplete: AtomicUsize::new(0),
+            incomplete_headers: AtomicUsize::new(0),
+            completed_at: AtomicU64::new(now),
             streams: Mutex::default(),
             starting: Mutex::default(),
             is_aborted: AtomicBool::new(false),
@@ -168,10 +203,18 @@ impl Connection {
         self.headers_since.store(self.load.now(), Relaxed);
     }
 
-    /// Notes that bytes arrived. Without a request in progress, they begin the headers of the next.
-    pub(super) fn bytes_arrived(&self) {
-        if self.requests.load(Relaxed) == 0 && self.headers_since.load(Relaxed) == 0 {
+    /// Notes that bytes arrived. Without a request in progress, they belong to the headers of the
+    /// next.
+    pub(super) fn bytes_arrived(&self, bytes: usize) {
+        if self.requests.load(Relaxed) > 0 {
+            return;
+        }
+        if self.headers_since.load(Relaxed) == 0 {
             self.headers_since.store(self.load.now(), Relaxed);
+        }
+        if self.version() == Version::Http1 {
+            self.incomplete_headers.fetch_add(bytes, Relaxed);
+            self.hold_incomplete(bytes);
         }
     }
 
@@ -194,6 +237,7 @@ impl Connection {
     pub(super) fn begin_request(self: &Arc<Self>) -> RequestInProgress {
         self.requests.fetch_add(1, Relaxed);
         self.headers_since.store(0, Relaxed);
+        self.release_incomplete(self.incomplete_headers.swap(0, Relaxed));
         RequestInProgress(Arc::clone(self))
     }
 
@@ -205,6 +249,21 @@ impl Connection {
                 return;
             }
             has_room.await;
+        }
+    }
+
+    fn hold_incomplete(&self, bytes: usize) {
+        if self.incomplete.fetch_add(bytes, Relaxed) == 0 {
+            self.completed_at.store(self.load.now(), Relaxed);
+        }
+        self.load.hold(&self.load.incomplete, self.load.limits.incomplete, bytes);
+    }
+
+    fn release_incomplete(&self, bytes: usize) {
+        if bytes > 0 {
+            self.completed_at.store(self.load.now(), Relaxed);
+            self.incomplete.fetch_sub(bytes, Relaxed);
+            self.load.incomplete.fetch_sub(bytes, Relaxed);
         }
     }
 
@@ -248,8 +307,10 @@ impl Connection {
         self.is_aborted.load(Relaxed)
     }
 
-    /// Releases what the connection knows of its streams.
+    /// Releases what the connection knows of its streams, and the headers that did not arrive
+    /// completely.
     pub(super) fn close(&self) {
+        self.release_incomplete(self.incomplete_headers.swap(0, Relaxed));
         self.streams.lock().clear();
         *self.starting.lock() = None;
     }
@@ -258,6 +319,15 @@ impl Connection {
 
     pub(super) fn unread(&self) -> usize {
         self.unread.load(Relaxed)
+    }
+
+    pub(super) fn incomplete(&self) -> usize {
+        self.incomplete.load(Relaxed)
+    }
+
+    /// Returns the number of ticks since a request was completed.
+    pub(super) fn ticks_without_request(&self, now: u64) -> u64 {
+        now.saturating_sub(self.completed_at.load(Relaxed))
     }
 
     /// Returns whether and why the connection is to be ended.
@@ -379,9 +449,7 @@ impl Unread {
         stream.unread.fetch_add(bytes, Relaxed);
         connection.unread.fetch_add(bytes, Relaxed);
         let load = &connection.load;
-        if load.unread.fetch_add(bytes, Relaxed).saturating_add(bytes) > load.max_unread {
-            load.unread_exceeded.notify_one();
-        }
+        load.hold(&load.unread, load.limits.unread, bytes);
         Self { stream, bytes }
     }
 
@@ -410,9 +478,40 @@ impl Drop for Unread {
     }
 }
 
+/// A request that waits: for the rest of its body, until the client has read earlier responses, or
+/// because its refusal is held back. Dropping it says that it waits no more.
+#[derive(Debug)]
+pub(super) struct IncompleteRequest {
+    connection: Arc<Connection>,
+    bytes: usize,
+}
+
+impl IncompleteRequest {
+    /// Counts a request with the size of its headers.
+    pub(super) fn new(connection: &Arc<Connection>, headers: usize) -> Self {
+        let mut request = Self { connection: Arc::clone(connection), bytes: 0 };
+        request.add(headers);
+        request
+    }
+
+    /// Counts bytes that arrived.
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.connection.hold_incomplete(bytes);
+    }
+}
+
+impl Drop for IncompleteRequest {
+    fn drop(&mut self) {
+        self.connection.release_incomplete(self.bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LIMITS: MemoryLimits = MemoryLimits { unread: 100, incomplete: 100 };
 
     const TIMEOUTS: Timeouts = Timeouts { keep_alive: 75, headers: 5, progress: 30 };
 
@@ -461,7 +560,7 @@ mod tests {
 
     #[tokio::test]
     async fn unread_bytes_are_counted_until_dropped() {
-        let load = Arc::new(ListenerLoad::new(100));
+        let load = Arc::new(ListenerLoad::new(LIMITS));
         let connection = Arc::new(Connection::new(Arc::clone(&load), 10));
         let stream = ResponseStream::new(Arc::clone(&connection));
         let mut unread = Unread::new(Arc::clone(&stream), 12);
@@ -477,12 +576,42 @@ mod tests {
         drop(unread);
         assert_eq!((load.unread(), connection.unread()), (0, 0));
         let _more = Unread::new(stream, 101);
-        load.unread_exceeded.notified().await;
+        load.exceeded.notified().await;
+    }
+
+    #[tokio::test]
+    async fn incomplete_requests_are_counted_until_dropped() {
+        let load = Arc::new(ListenerLoad::new(LIMITS));
+        let connection = Arc::new(Connection::new(Arc::clone(&load), 1000));
+        connection.set_version(Version::Http1);
+        connection.bytes_arrived(30);
+        connection.bytes_arrived(10);
+        assert_eq!((load.incomplete(), connection.incomplete()), (40, 40), "headers");
+        let request = connection.begin_request();
+        assert_eq!(load.incomplete(), 0);
+        connection.bytes_arrived(30);
+        assert_eq!(load.incomplete(), 0, "bytes of a body are counted when they are read");
+        load.advance();
+        let mut body = IncompleteRequest::new(&connection, 20);
+        load.advance();
+        body.add(50);
+        assert_eq!((load.incomplete(), connection.ticks_without_request(load.now())), (70, 1));
+        let other = IncompleteRequest::new(&connection, 31);
+        load.exceeded.notified().await;
+        drop(other);
+        assert_eq!((load.incomplete(), connection.ticks_without_request(load.now())), (70, 0));
+        drop((body, request));
+        connection.bytes_arrived(7);
+        connection.close();
+        assert_eq!((load.incomplete(), connection.incomplete()), (0, 0));
+        connection.set_version(Version::Http2);
+        connection.bytes_arrived(7);
+        assert_eq!(load.incomplete(), 0, "frames of HTTP/2 are read at once");
     }
 
     #[tokio::test]
     async fn stalled_stream_is_reset_once_then_ends_the_connection() {
-        let load = Arc::new(ListenerLoad::new(1000));
+        let load = Arc::new(ListenerLoad::new(LIMITS));
         let connection = Arc::new(Connection::new(Arc::clone(&load), 1000));
         let stream = ResponseStream::new(Arc::clone(&connection));
         connection.add_stream(Arc::clone(&stream));

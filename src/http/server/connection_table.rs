@@ -4,11 +4,12 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::http::server::{
-    connection::{Connection, End, ListenerLoad, Timeouts},
+    connection::{Connection, End, ListenerLoad, MemoryLimits, Timeouts},
     limits::{ConnectionCounters, ConnectionLimits, ConnectionRefusal, EndReason, PeerGroup},
+    refusal_pace::RefusalPace,
     source_address::TrustedProxies,
 };
 
@@ -22,6 +23,7 @@ pub(super) struct ConnectionTable {
     limits: ConnectionLimits,
     counters: Arc<ConnectionCounters>,
     load: Arc<ListenerLoad>,
+    pace: Arc<RefusalPace>,
     tick: Duration,
     entries: Mutex<Entries>,
 }
@@ -48,7 +50,11 @@ impl ConnectionTable {
     pub(super) fn new(limits: ConnectionLimits, counters: Arc<ConnectionCounters>) -> Arc<Self> {
         let shortest = limits.keep_alive.min(limits.headers).min(limits.progress);
         Arc::new(Self {
-            load: Arc::new(ListenerLoad::new(limits.unread_total)),
+            load: Arc::new(ListenerLoad::new(MemoryLimits {
+                unread: limits.unread_total,
+                incomplete: limits.incomplete_total,
+            })),
+            pace: Arc::new(RefusalPace::new(limits.refusals_per_second)),
             tick: (shortest / 4).clamp(MIN_TICK, MAX_TICK),
             entries: Mutex::default(),
             limits,
@@ -92,9 +98,11 @@ impl ConnectionTable {
         loop {
             tokio::select! {
                 _ = ticks.tick() => self.check(self.load.advance()),
-                () = self.load.unread_exceeded.notified() => {}
+                () = self.load.exceeded.notified() => {}
             }
-            self.limit_unread();
+            self.limit_memory();
+            // Looking at all connections must not become the load.
+            sleep(MIN_TICK).await;
         }
     }
 
@@ -109,7 +117,7 @@ impl ConnectionTable {
             }
             entries.connections.values().map(Arc::clone).collect::<Vec<_>>()
         };
-        self.counters.set_unread(self.load.unread());
+        self.counters.set_held(self.load.unread(), self.load.incomplete());
         for connection in connections {
             match connection.reset_stalled_streams(now, timeouts.progress) {
                 Ok(reset) => (0..reset).for_each(|_| self.counters.stream_reset()),
@@ -121,25 +129,43 @@ impl ConnectionTable {
         }
     }
 
-    /// Ends connections with unread responses until the rest is within the limit. A connection
-    /// whose client makes progress is the last choice.
-    fn limit_unread(&self) {
-        let mut excess = self.load.unread().saturating_sub(self.limits.unread_total);
+    /// Ends connections until what the rest holds is within the limits. A connection whose client
+    /// makes progress is the last choice.
+    fn limit_memory(&self) {
+        let now = self.load.now();
+        self.limit(EndReason::Unread, self.load.unread(), self.limits.unread_total, |connection| {
+            (connection.unread(), connection.ticks_without_progress(now))
+        });
+        self.limit(EndReason::Incomplete, self.load.incomplete(), self.limits.incomplete_total, |connection| {
+            (connection.incomplete(), connection.ticks_without_request(now))
+        });
+    }
+
+    /// Ends connections if all together hold more than the limit. `held_by` returns the bytes of a
+    /// connection, and the number of ticks without progress.
+    fn limit(&self, reason: EndReason, held: usize, limit: usize, held_by: impl Fn(&Connection) -> (usize, u64)) {
+        let mut excess = held.saturating_sub(limit);
         if excess == 0 {
             return;
         }
-        let now = self.load.now();
-        let mut candidates = self.entries.lock().connections.values().map(Arc::clone).collect::<Vec<_>>();
-        candidates.retain(|connection| connection.unread() > 0 && !connection.is_aborted());
-        candidates.sort_by_cached_key(|connection| {
-            std::cmp::Reverse((connection.ticks_without_progress(now), connection.unread()))
-        });
-        for connection in candidates {
+        let connections = self.entries.lock().connections.values().map(Arc::clone).collect::<Vec<_>>();
+        let mut candidates = Vec::new();
+        for connection in connections {
+            let (bytes, ticks) = held_by(&connection);
+            if connection.is_aborted() {
+                // Its bytes go with it, as soon as its task runs.
+                excess = excess.saturating_sub(bytes);
+            } else if bytes > 0 {
+                candidates.push((ticks, bytes, connection));
+            }
+        }
+        candidates.sort_unstable_by_key(|(ticks, bytes, _)| std::cmp::Reverse((*ticks, *bytes)));
+        for (_, bytes, connection) in candidates {
             if excess == 0 {
                 break;
             }
-            excess = excess.saturating_sub(connection.unread());
-            self.end(&connection, EndReason::Unread, End::Abort);
+            excess = excess.saturating_sub(bytes);
+            self.end(&connection, reason, End::Abort);
         }
     }
 
@@ -169,6 +195,11 @@ impl ConnectionEntry {
         &self.table.limits.proxies
     }
 
+    /// Returns the pace of the refusals to each source address.
+    pub(super) fn pace(&self) -> &Arc<RefusalPace> {
+        &self.table.pace
+    }
+
     /// Returns the time limit for headers, which is also the one for the TLS handshake.
     pub(super) fn headers_timeout(&self) -> Duration {
         self.table.limits.headers
@@ -195,7 +226,7 @@ impl Drop for ConnectionEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::server::connection::{ResponseStream, Unread};
+    use crate::http::server::connection::{IncompleteRequest, ResponseStream, Unread};
 
     fn table(limits: ConnectionLimits) -> Arc<ConnectionTable> {
         ConnectionTable::new(limits, Arc::default())
@@ -243,11 +274,36 @@ mod tests {
         let held = [hold(stalled, 60), hold(small, 30)];
         table.load.advance();
         let others = hold(reading, 50);
-        table.limit_unread();
+        table.limit_memory();
         let aborted = entries.each_ref().map(|entry| entry.connection.is_aborted());
         assert_eq!(aborted, [true, false, false], "the largest of those without progress");
         assert_eq!(table.counters.ended()[3], ("unread", 1));
-        drop((held, others));
+        table.limit_memory();
+        let aborted = entries.each_ref().map(|entry| entry.connection.is_aborted());
+        assert_eq!(aborted, [true, false, false], "the bytes of an aborted connection go with it");
+        let more = hold(small, 40);
+        table.limit_memory();
+        let aborted = entries.each_ref().map(|entry| entry.connection.is_aborted());
+        assert_eq!(aborted, [true, true, false], "the rest exceeds the limit");
+        drop((held, others, more));
+    }
+
+    #[test]
+    fn memory_limit_ends_connections_that_complete_no_request() {
+        let table = table(ConnectionLimits { incomplete_total: 100, ..ConnectionLimits::default() });
+        let entries = [0, 1, 2].map(|n| table.admit(peer(&format!("192.0.2.{n}"))).unwrap());
+        let hold = |entry: &ConnectionEntry, bytes| IncompleteRequest::new(&entry.connection, bytes);
+        let [small, large, busy] = entries.each_ref();
+        let held = [hold(small, 30), hold(large, 40), hold(busy, 60)];
+        table.load.advance();
+        drop(hold(busy, 1));
+        table.limit_memory();
+        let aborted = entries.each_ref().map(|entry| entry.connection.is_aborted());
+        assert_eq!(aborted, [false, true, false], "the largest of those that complete none");
+        assert_eq!(table.counters.ended()[4], ("incomplete", 1));
+        table.limit_memory();
+        assert_eq!(table.counters.ended()[4], ("incomplete", 1), "the bytes of an aborted connection go with it");
+        drop(held);
     }
 
     #[test]

@@ -30,6 +30,13 @@ pub struct ConnectionLimits {
     /// Maximum bytes of unread responses of all connections. Above it, connections that make no
     /// progress are closed, the largest one first.
     pub unread_total: usize,
+    /// Maximum bytes of incomplete requests of all connections: headers and bodies that have not
+    /// arrived completely, and requests that wait until their client reads. Above it, connections
+    /// that complete no request are closed, the largest one first.
+    pub incomplete_total: usize,
+    /// Refusals per second that are sent to one source address, after a burst of one second's
+    /// worth. Further ones are held back.
+    pub refusals_per_second: u32,
     /// The reverse proxies whose reports of source addresses are believed.
     pub proxies: TrustedProxies,
 }
@@ -44,6 +51,8 @@ impl Default for ConnectionLimits {
             progress: Duration::from_secs(30),
             unread_per_connection: 1 << 20,
             unread_total: 128 << 20,
+            incomplete_total: 64 << 20,
+            refusals_per_second: 200,
             proxies: TrustedProxies::default(),
         }
     }
@@ -83,6 +92,8 @@ pub enum EndReason {
     Progress,
     /// The responses that the client did not read used too much memory.
     Unread,
+    /// The requests that the client did not complete used too much memory.
+    Incomplete,
 }
 
 /// Counts the connections of a server, for its metrics.
@@ -90,8 +101,9 @@ pub enum EndReason {
 pub struct ConnectionCounters {
     open: AtomicU64,
     unread_bytes: AtomicU64,
+    incomplete_bytes: AtomicU64,
     refused: [AtomicU64; 2],
-    ended: [AtomicU64; 4],
+    ended: [AtomicU64; 5],
     reset_streams: AtomicU64,
 }
 
@@ -108,6 +120,12 @@ impl ConnectionCounters {
         self.unread_bytes.load(Ordering::Relaxed)
     }
 
+    /// Returns the bytes of requests that clients have not completed, as of the last check.
+    #[must_use]
+    pub fn incomplete_bytes(&self) -> u64 {
+        self.incomplete_bytes.load(Ordering::Relaxed)
+    }
+
     /// Returns the number of refused connections by the limit that refused them.
     #[must_use]
     pub fn refused(&self) -> [(&'static str, u64); 2] {
@@ -117,9 +135,9 @@ impl ConnectionCounters {
 
     /// Returns the number of connections that the server ended, by reason.
     #[must_use]
-    pub fn ended(&self) -> [(&'static str, u64); 4] {
-        let [idle, headers, progress, unread] = &self.ended;
-        [("idle", idle), ("headers", headers), ("progress", progress), ("unread", unread)]
+    pub fn ended(&self) -> [(&'static str, u64); 5] {
+        let [idle, headers, progress, unread, incomplete] = &self.ended;
+        [("idle", idle), ("headers", headers), ("progress", progress), ("unread", unread), ("incomplete", incomplete)]
             .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
     }
 
@@ -137,8 +155,12 @@ impl ConnectionCounters {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(super) fn set_unread(&self, bytes: usize) {
-        self.unread_bytes.store(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    pub(super) fn set_held(&self, unread: usize, incomplete: usize) {
+        let store = |counter: &AtomicU64, bytes: usize| {
+            counter.store(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+        };
+        store(&self.unread_bytes, unread);
+        store(&self.incomplete_bytes, incomplete);
     }
 
     pub(super) fn connection_refused(&self, refusal: ConnectionRefusal) {
@@ -151,12 +173,13 @@ impl ConnectionCounters {
     }
 
     pub(super) fn connection_ended(&self, reason: EndReason) {
-        let [idle, headers, progress, unread] = &self.ended;
+        let [idle, headers, progress, unread, incomplete] = &self.ended;
         let counter = match reason {
             EndReason::Idle => idle,
             EndReason::Headers => headers,
             EndReason::Progress => progress,
             EndReason::Unread => unread,
+            EndReason::Incomplete => incomplete,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::Request, response::Response};
+use axum::{Router, body::Body, extract::Request, http::StatusCode, response::Response};
 use hyper::{body::Incoming, rt::Executor, service::Service};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -21,14 +21,16 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::http::server::{
-    connection::{Connection, End, ResponseStream, Version},
+    connection::{Connection, End, IncompleteRequest, ResponseStream, Version},
     connection_table::{ConnectionEntry, ConnectionTable},
     limits::{ConnectionCounters, ConnectionLimits},
+    received_body::{ReceivedBody, size_of_head},
+    refusal_pace::RefusalPace,
     source_address::TrustedProxies,
     tls::Tls,
     tracked_body::TrackedBody,
@@ -158,6 +160,7 @@ impl AcceptedConnection {
             connection: Arc::clone(connection),
             peer: peer.ip(),
             proxies: entry.proxies().clone(),
+            pacing: Arc::new(Pacing { pace: Arc::clone(entry.pace()), stopping: stopping.clone() }),
         };
         match tls {
             None => serve_connection(socket, service, &stopping).await,
@@ -223,6 +226,24 @@ struct ConnectionService {
     connection: Arc<Connection>,
     peer: IpAddr,
     proxies: TrustedProxies,
+    pacing: Arc<Pacing>,
+}
+
+/// How long refusals are held back, and what ends that.
+struct Pacing {
+    pace: Arc<RefusalPace>,
+    stopping: CancellationToken,
+}
+
+impl Pacing {
+    async fn hold_back(&self, source: IpAddr, status: StatusCode, connection: &Arc<Connection>, size: usize) {
+        let delay = self.pace.delay(source, status);
+        if !delay.is_zero() {
+            let _held = IncompleteRequest::new(connection, size);
+            // Both ends are the same to the response.
+            let _: Option<()> = self.stopping.run_until_cancelled(sleep(delay)).await;
+        }
+    }
 }
 
 impl Service<Request<Incoming>> for ConnectionService {
@@ -239,9 +260,17 @@ impl Service<Request<Incoming>> for ConnectionService {
         }
         let source = self.proxies.source(self.peer, request.headers());
         request.extensions_mut().insert(SourceAddress(source));
+        let size = size_of_head(&request);
+        let incomplete = IncompleteRequest::new(&connection, size);
+        // A proxy that reports no source address stands for all of its clients.
+        let pacing = (!self.proxies.contains(source)).then(|| Arc::clone(&self.pacing));
         Box::pin(async move {
             connection.wait_for_room().await;
+            let request = request.map(|body| ReceivedBody::new(body, incomplete));
             let response = router.call(request).await?;
+            if let Some(pacing) = pacing {
+                pacing.hold_back(source, response.status(), &connection, size).await;
+            }
             Ok(response.map(|body: Body| TrackedBody::new(body, &connection, stream, in_progress)))
         })
     }

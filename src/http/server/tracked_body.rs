@@ -142,10 +142,10 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::http::server::connection::ListenerLoad;
+    use crate::http::server::connection::{ListenerLoad, MemoryLimits};
 
     fn connection(version: Version) -> (Arc<ListenerLoad>, Arc<Connection>) {
-        let load = Arc::new(ListenerLoad::new(1 << 30));
+        let load = Arc::new(ListenerLoad::new(MemoryLimits { unread: 1 << 30, incomplete: 1 << 30 }));
         let connection = Arc::new(Connection::new(Arc::clone(&load), 1 << 30));
         connection.set_version(version);
         (load, connection)

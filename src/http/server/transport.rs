@@ -106,7 +106,7 @@ impl<S> MonitoredHttp<S> {
             self.preface = preface;
             self.connection.set_version(version);
         }
-        self.connection.bytes_arrived();
+        self.connection.bytes_arrived(bytes.len());
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    routing::get,
+    routing::{get, post},
 };
 use errand::http::{ConnectionCounters, ConnectionLimits, Listener, TrustedProxies, serve};
 use h2::client::SendRequest;
@@ -60,10 +60,14 @@ impl TestServer {
             begun.fetch_add(1, Ordering::Relaxed);
             async { vec![b'x'; LARGE] }
         };
-        let router = Router::new().route("/small", get(|| async { "small" })).route("/large", get(large)).route(
-            "/silent",
-            get(|| async { Body::from_stream(futures_util::stream::pending::<Result<Bytes, h2::Error>>()) }),
-        );
+        let router = Router::new()
+            .route("/small", get(|| async { "small" }))
+            .route("/large", get(large))
+            .route("/body", post(|body: Bytes| async move { body.len().to_string() }))
+            .route(
+                "/silent",
+                get(|| async { Body::from_stream(futures_util::stream::pending::<Result<Bytes, h2::Error>>()) }),
+            );
         let counters = Arc::<ConnectionCounters>::default();
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), None).await.unwrap();
         let listener = listener.with_limits(limits).with_counters(Arc::clone(&counters));
@@ -245,6 +249,66 @@ async fn memory_of_unread_responses_is_bounded() {
     wait_until("memory", || async { server.counters.unread_bytes() <= 10 * LARGE as u64 }).await;
     assert_eq!(victim.get_text("/large").await.unwrap().len(), LARGE, "a client that reads is served");
     drop(hostile);
+}
+
+#[tokio::test]
+async fn memory_of_incomplete_requests_is_bounded() {
+    let server = TestServer::start(ConnectionLimits { incomplete_total: 1 << 20, ..lenient() }).await;
+    let victim = server.connect_http2(65_535).await;
+    let mut other = server.connect().await;
+    assert!(get_small(&mut other).await);
+    // Most of a body on HTTP/2, large headers of requests whose body does not begin, and slow
+    // headers of HTTP/1.
+    let body = Bytes::from(vec![b'x'; 60 << 10]);
+    for (clients_of_http2, header, body, slow) in [(4, 0, Some(&body), 0), (4, 8 << 10, None, 0), (0, 0, None, 40)] {
+        let before = server.ended("incomplete");
+        let (mut streams, mut clients, mut connections) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..clients_of_http2 {
+            let client = server.connect_http2(65_535).await;
+            for _ in 0..60 {
+                let Ok(mut requests) = client.requests.clone().ready().await else { break };
+                let request = axum::http::Request::post("http://x/body").header("x-large", "x".repeat(header));
+                let Ok((response, mut stream)) = requests.send_request(request.body(()).unwrap(), false) else { break };
+                if let Some(body) = body {
+                    let _ = stream.send_data(body.clone(), false);
+                }
+                streams.push((response, stream));
+            }
+            clients.push(client);
+        }
+        for _ in 0..slow {
+            let mut stream = server.connect().await;
+            let _ = stream.write_all(format!("GET /small HTTP/1.1\r\nx: {}", "x".repeat(40 << 10)).as_bytes()).await;
+            connections.push(stream);
+        }
+        server.wait_for_ended("incomplete", before + 1).await;
+        assert_eq!(victim.get_text("/small").await.unwrap(), "small");
+        assert!(get_small(&mut other).await);
+        drop((streams, clients, connections));
+    }
+    wait_until("memory", || async { server.counters.incomplete_bytes() == 0 }).await;
+}
+
+#[tokio::test]
+async fn refusals_beyond_the_burst_are_held_back() {
+    let server = TestServer::start(ConnectionLimits { refusals_per_second: 10, ..lenient() }).await;
+    let started = tokio::time::Instant::now();
+    // The pace is that of the address, whatever the number of its connections.
+    let clients = (0..6).map(|_| async {
+        let mut stream = server.connect().await;
+        for _ in 0..4 {
+            send(&mut stream, "/unknown").await;
+            let mut text = Vec::new();
+            while !text.ends_with(b"\r\n\r\n") {
+                text.push(stream.read_u8().await.unwrap());
+            }
+            assert!(text.starts_with(b"HTTP/1.1 404"));
+        }
+    });
+    futures_util::future::join_all(clients).await;
+    // 10 at once, and 14 at 10 per second.
+    assert!(started.elapsed() >= Duration::from_millis(1300));
+    assert!(get_small(&mut server.connect().await).await);
 }
 
 #[tokio::test]
