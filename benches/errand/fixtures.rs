@@ -60,7 +60,11 @@ impl Es256Key {
     }
 
     fn token(&self, typ: &str, claims: &Value) -> String {
-        let input = signing_input("ES256", self.kid, typ, claims);
+        self.token_with_kid(self.kid, typ, claims)
+    }
+
+    fn token_with_kid(&self, kid: &str, typ: &str, claims: &Value) -> String {
+        let input = signing_input("ES256", kid, typ, claims);
         let signature = self.sign(input.as_bytes());
         format!("{input}.{}", encode_base64url(&signature))
     }
@@ -120,6 +124,19 @@ open_tasks_per_requester = 10000000
 live_tokens_per_task = 10000000
 ";
 
+const HOSTILE_PARTIES: &str = r#"
+[[agents]]
+id = "mallory"
+authentication = { method = "client_secret_basic", secret_file = "mallory.secret" }
+known_as = { "https://login.example.com" = ["mallory-client"] }
+access = [{ resource = "files", scopes = ["files:read"] }]
+
+[[resources]]
+id = "mallory-files"
+uri = "https://mallory.example.com/mcp"
+authentication = { method = "client_secret_basic", secret_file = "mallory-files.secret" }
+"#;
+
 impl Fixtures {
     pub fn new(address: SocketAddr) -> Self {
         let (idp, planner) = (Es256Key::new("idp-ec"), Es256Key::new("planner-1"));
@@ -151,6 +168,19 @@ impl Fixtures {
         let path = folder.join("errand.toml");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace(UNLIMITED, "")).unwrap();
+    }
+
+    /// Writes the configuration with the default limits and with two hostile parties: the agent
+    /// `mallory` and the resource `mallory-files`.
+    pub fn configure_siege(&self, folder: &Path, store: &str) {
+        self.configure_without_limits(folder, store);
+        for client in ["mallory", "mallory-files"] {
+            let path = folder.join(format!("{client}.secret"));
+            fs::write(&path, secret(client)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let path = folder.join("errand.toml");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + HOSTILE_PARTIES).unwrap();
     }
 
     /// Creates exchanges of user tokens, authenticated by assertion. Each is valid once. User
@@ -188,23 +218,55 @@ impl Fixtures {
     }
 
     fn exchange(&self, user_token: &str, assertion: &str) -> Vec<u8> {
-        let form = [
-            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-            ("subject_token", user_token),
-            ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
-            ("resource", FILES),
-            ("scope", "files:read"),
-            ("purpose", "quarterly report"),
+        let assertion = [
             ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
             ("client_assertion", assertion),
         ];
-        self.post("/oauth2/token", None, &form)
+        self.post("/oauth2/token", None, &[&exchange_form(user_token)[..], &assertion].concat())
+    }
+
+    /// Creates an exchange by a client with a secret.
+    pub fn exchange_with_secret(&self, client: &str, user_token: &str) -> Vec<u8> {
+        self.post("/oauth2/token", Some(client), &exchange_form(user_token))
+    }
+
+    /// Creates an exchange of `planner` whose assertion was captured: it succeeds once.
+    pub fn captured_exchange(&self) -> Vec<u8> {
+        self.exchange(&self.user_token(UserTokens::Es256, 0), &self.assertion())
+    }
+
+    /// Creates an exchange with an assertion of `planner` that another key signed.
+    pub fn forged_exchange(&self) -> Vec<u8> {
+        let claims = self.assertion_claims();
+        let assertion = self.idp.token_with_kid(self.planner.kid, "client-authentication+jwt", &claims);
+        self.exchange(&self.user_token(UserTokens::Es256, 0), &assertion)
+    }
+
+    /// Creates a request for an API token, by a client with a secret.
+    pub fn api_token_of(&self, client: &str, scope: &str) -> Vec<u8> {
+        self.post("/oauth2/token", Some(client), &[("grant_type", "client_credentials"), ("scope", scope)])
+    }
+
+    /// Creates an introspection by a client with a secret.
+    pub fn introspection_of(&self, client: &str, token: &str) -> Vec<u8> {
+        self.post("/oauth2/introspect", Some(client), &[("token", token)])
+    }
+
+    /// Creates a request with `GET`.
+    pub fn get(&self, path: &str, api_token: Option<&str>) -> Vec<u8> {
+        let bearer = api_token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+        format!("GET {path} HTTP/1.1\r\nhost: {}\r\n{bearer}\r\n", self.address).into_bytes()
     }
 
     pub fn user_token(&self, algorithm: UserTokens, user: usize) -> String {
+        self.user_token_for("planner-client", algorithm, user)
+    }
+
+    /// Creates a token that a user got through a client.
+    pub fn user_token_for(&self, client: &str, algorithm: UserTokens, user: usize) -> String {
         let now = now();
         let claims = json!({
-            "iss": IDP, "aud": self.own_url(), "sub": format!("user-{user}"), "client_id": "planner-client", "iat": now,
+            "iss": IDP, "aud": self.own_url(), "sub": format!("user-{user}"), "client_id": client, "iat": now,
             "exp": now + 3600, "jti": uuid::Uuid::new_v4(), "scope": "files:read files:write", "auth_time": now - 60,
             "acr": "loa2", "amr": ["hwk"],
         });
@@ -215,11 +277,14 @@ impl Fixtures {
     }
 
     pub fn assertion(&self) -> String {
+        self.planner.token("client-authentication+jwt", &self.assertion_claims())
+    }
+
+    fn assertion_claims(&self) -> Value {
         let now = now();
-        let claims = json!({
+        json!({
             "iss": "planner", "sub": "planner", "aud": self.own_url(), "iat": now, "exp": now + 290, "jti": uuid::Uuid::new_v4(),
-        });
-        self.planner.token("client-authentication+jwt", &claims)
+        })
     }
 
     fn own_url(&self) -> String {
@@ -236,6 +301,17 @@ impl Fixtures {
         );
         (head + &body).into_bytes()
     }
+}
+
+fn exchange_form(user_token: &str) -> [(&'static str, &str); 6] {
+    [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", user_token),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ("resource", FILES),
+        ("scope", "files:read"),
+        ("purpose", "quarterly report"),
+    ]
 }
 
 /// Number of other resources and agents.

@@ -124,16 +124,23 @@ pub async fn is_answering(address: SocketAddr) -> bool {
     connection.exchange(b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n").await.is_some()
 }
 
-struct Connection {
+/// A keep-alive connection of HTTP/1.1.
+pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024) })
+    /// Connects to a server.
+    pub async fn open(address: SocketAddr) -> std::io::Result<Self> {
+        Ok(Self::new(TcpStream::connect(address).await?))
+    }
+
+    /// Uses an open connection.
+    pub fn new(stream: TcpStream) -> Self {
+        // Without it, a request may only be sent later.
+        let _ = stream.set_nodelay(true);
+        Self { stream, buffer: Vec::with_capacity(16 * 1024) }
     }
 
     async fn send(&mut self, request: &[u8], good: &str) -> &str {
@@ -143,7 +150,7 @@ impl Connection {
     }
 
     /// Sends a request and returns status and body of the response.
-    async fn exchange(&mut self, request: &[u8]) -> Option<(u16, &str)> {
+    pub async fn exchange(&mut self, request: &[u8]) -> Option<(u16, &str)> {
         self.stream.write_all(request).await.ok()?;
         self.buffer.clear();
         let head = loop {

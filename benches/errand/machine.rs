@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io::Write,
+    path::Path,
     process::{Command, Stdio},
     time::Instant,
 };
@@ -42,6 +43,24 @@ pub fn cores() -> usize {
 pub fn has_taskset() -> bool {
     let there = Command::new("taskset").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
     cores() > 1 && there.is_ok_and(|status| status.success())
+}
+
+/// Returns the command that runs a program on one core.
+pub fn pinned(core: usize, program: &Path) -> Command {
+    if !has_taskset() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string()]).arg(program);
+    command
+}
+
+/// Returns the resident memory of a process in bytes. Zero if it is unknown.
+pub fn resident_memory(process: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let kibibytes = line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default();
+    kibibytes * 1024
 }
 
 /// Moves this process off one core.

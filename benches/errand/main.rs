@@ -4,6 +4,7 @@
 //!   limits of the machine;
 //! - `./dev bench ab OLD NEW [sqlite|postgres] [ROUNDS]`: two builds, compared by server CPU per
 //!   request;
+//! - `./dev bench siege [SECONDS] [KIND...]`: three replicas under attack by hostile clients;
 //! - `./dev bench profile exchange|introspect sqlite|postgres`: one load for a minute, to profile
 //!   the server.
 //!
@@ -31,12 +32,14 @@ mod ab;
 mod clients;
 mod empty_handler;
 mod fixtures;
+mod hostile;
 mod load;
 mod machine;
 mod process;
 mod raw_signatures;
 mod report;
 mod rounds;
+mod siege;
 #[expect(dead_code, reason = "tests use more of it")]
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -71,6 +74,14 @@ fn main() {
     let words = env::args().skip(1).filter(|word| word != "--bench").collect::<Vec<_>>();
     if words.first().is_some_and(|word| word == empty_handler::COMMAND) {
         return empty_handler::serve(&words[1..]);
+    }
+    if words.first().is_some_and(|word| word == hostile::COMMAND) {
+        return hostile::run(&words[1..]);
+    }
+    if words.first().is_some_and(|word| word == "siege") {
+        machine::leave_core(process::SERVER_CORE);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        return runtime.block_on(siege::run(&words[1..]));
     }
     if words.first().is_some_and(|word| word == "ab") {
         let (old, new, stores, rounds) = ab::parse(&words[1..]).unwrap_or_else(|error| {

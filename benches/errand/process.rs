@@ -24,13 +24,17 @@ impl Server {
     /// Starts a server program and waits until it listens at this address. Its log is written to a
     /// file, as in production.
     pub async fn start(program: &Path, arguments: &[&str], address: SocketAddr, log: &Path) -> Self {
-        let mut command = if machine::has_taskset() {
-            let mut command = Command::new("taskset");
-            command.args(["-c", &SERVER_CORE.to_string()]).arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
+        Self::start_by(machine::pinned(SERVER_CORE, program), program, arguments, address, log).await
+    }
+
+    /// Starts a server program by a command that ends in its path.
+    pub async fn start_by(
+        mut command: Command,
+        program: &Path,
+        arguments: &[&str],
+        address: SocketAddr,
+        log: &Path,
+    ) -> Self {
         let log_file = File::create(log).unwrap();
         let child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file).spawn();
         let mut server = Self { address, child: child.unwrap() };
