@@ -4,9 +4,12 @@
 //! The time is a tick counter that the listener advances, so that a request reads no clock. A limit
 //! takes effect at most one tick late.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use parking_lot::Mutex;
@@ -149,6 +152,8 @@ pub(super) struct Connection {
     streams: Mutex<Vec<Arc<ResponseStream>>>,
     /// The stream whose task the executor starts next.
     starting: Mutex<Option<Arc<ResponseStream>>>,
+    /// The peer, unless it is a trusted proxy.
+    peer: OnceLock<IpAddr>,
     is_aborted: AtomicBool,
     end: Mutex<Option<End>>,
     ended: Notify,
@@ -173,6 +178,7 @@ impl Connection {
             completed_at: AtomicU64::new(now),
             streams: Mutex::default(),
             starting: Mutex::default(),
+            peer: OnceLock::new(),
             is_aborted: AtomicBool::new(false),
             end: Mutex::default(),
             ended: Notify::new(),
@@ -198,7 +204,8 @@ impl Connection {
         self.version.store(number, Relaxed);
     }
 
-    /// Notes that the TLS handshake is done: the time for the first headers begins.
+    /// Notes that the connection is read, or that the TLS handshake is done: the time for the first
+    /// headers begins.
     pub(super) fn handshake_done(&self) {
         self.headers_since.store(self.load.now(), Relaxed);
     }
@@ -278,6 +285,15 @@ impl Connection {
 
     pub(super) fn add_stream(&self, stream: Arc<ResponseStream>) {
         self.streams.lock().push(stream);
+    }
+
+    /// Names the peer, once.
+    pub(super) fn set_peer(&self, peer: IpAddr) {
+        let _: Result<(), IpAddr> = self.peer.set(peer);
+    }
+
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        self.peer.get().copied()
     }
 
     // ---- the end --------------------------------------------------------------------------------

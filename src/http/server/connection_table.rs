@@ -16,6 +16,9 @@ use crate::http::server::{
 /// The longest interval of the check.
 const MAX_TICK: Duration = Duration::from_secs(1);
 const MIN_TICK: Duration = Duration::from_millis(10);
+/// Connections per second of one peer that the server may have to end before new connections of
+/// that peer wait.
+const ENDED_PER_SECOND: u32 = 2;
 
 /// The open connections of a listener.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(super) struct ConnectionTable {
     counters: Arc<ConnectionCounters>,
     load: Arc<ListenerLoad>,
     pace: Arc<RefusalPace>,
+    /// The pace of connections that the server ended, by peer.
+    ended: RefusalPace,
     tick: Duration,
     entries: Mutex<Entries>,
 }
@@ -55,6 +60,7 @@ impl ConnectionTable {
                 incomplete: limits.incomplete_total,
             })),
             pace: Arc::new(RefusalPace::new(limits.refusals_per_second)),
+            ended: RefusalPace::new(ENDED_PER_SECOND),
             tick: (shortest / 4).clamp(MIN_TICK, MAX_TICK),
             entries: Mutex::default(),
             limits,
@@ -178,6 +184,11 @@ impl ConnectionTable {
         if reason != EndReason::Idle || end != End::Abort {
             self.counters.connection_ended(reason);
         }
+        if reason != EndReason::Idle
+            && let Some(peer) = connection.peer()
+        {
+            self.ended.count(peer);
+        }
         connection.request_end(end);
     }
 
@@ -193,6 +204,21 @@ impl ConnectionEntry {
     /// Returns the reverse proxies whose reports of source addresses are believed.
     pub(super) fn proxies(&self) -> &TrustedProxies {
         &self.table.limits.proxies
+    }
+
+    /// Returns how long the connection is to wait before it is read, because the server had to end
+    /// others of the peer. Trusted proxies are exempt.
+    pub(super) fn wait(&self, peer: IpAddr) -> Duration {
+        if self.peer.is_some() { self.table.ended.wait(peer) } else { Duration::ZERO }
+    }
+
+    /// Notes that the connection is read from now on. From now on it counts if the server has to
+    /// end it: one that only waited does not prolong the wait of others.
+    pub(super) fn begin(&self, peer: IpAddr) {
+        self.connection.handshake_done();
+        if self.peer.is_some() {
+            self.connection.set_peer(peer);
+        }
     }
 
     /// Returns the pace of the refusals to each source address.
@@ -304,6 +330,31 @@ mod tests {
         table.limit_memory();
         assert_eq!(table.counters.ended()[4], ("incomplete", 1), "the bytes of an aborted connection go with it");
         drop(held);
+    }
+
+    #[test]
+    fn peer_whose_connections_had_to_be_ended_waits() {
+        let proxies = ["10.0.0.0/8".parse().unwrap()];
+        let proxies = TrustedProxies { networks: proxies.into(), ..TrustedProxies::default() };
+        let table = table(ConnectionLimits { proxies, ..ConnectionLimits::default() });
+        let end = |address: &str, reason, has_begun: bool| {
+            let entry = table.admit(peer(address)).unwrap();
+            if has_begun {
+                entry.begin(peer(address));
+            }
+            table.end(&entry.connection, reason, End::Abort);
+        };
+        for _ in 0..10 {
+            end("192.0.2.1", EndReason::Headers, false);
+            end("192.0.2.2", EndReason::Idle, true);
+            end("192.0.2.3", EndReason::Incomplete, true);
+            end("10.0.0.1", EndReason::Incomplete, true);
+        }
+        let waits = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "10.0.0.1"].map(|address| {
+            let wait = table.admit(peer(address)).unwrap().wait(peer(address));
+            !wait.is_zero()
+        });
+        assert_eq!(waits, [false, false, true, false, false]);
     }
 
     #[test]

@@ -153,6 +153,16 @@ impl AcceptedConnection {
             tracing::debug!(%error, "setting TCP_NODELAY failed");
         }
         let connection = &entry.connection;
+        let wait = entry.wait(peer.ip());
+        if !wait.is_zero() {
+            tokio::select! {
+                () = sleep(wait) => {}
+                // The time for its first headers goes on.
+                _ = connection.ended() => return discard_unsent(&socket),
+                () = stopping.cancelled() => return,
+            }
+        }
+        entry.begin(peer.ip());
         let handshake_timeout = entry.headers_timeout();
         let socket = MonitoredSocket::new(socket, Arc::clone(connection));
         let service = ConnectionService {

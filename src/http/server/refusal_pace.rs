@@ -4,6 +4,9 @@
 //!
 //! Responses that are no refusals are never held back. The memory of a response that is held back
 //! counts as that of an incomplete request.
+//!
+//! Connections that the server had to end have a pace of their own: a client that opens them again
+//! at once waits with its new connections.
 
 use std::{
     collections::HashMap,
@@ -20,6 +23,8 @@ use crate::http::server::limits::PeerGroup;
 const MAX_ADDRESSES: usize = 65_536;
 /// The refusals that are sent at once: as many as in this time at the steady pace.
 const BURST: Duration = Duration::from_secs(1);
+/// The longest wait. Other clients may have the same address.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 /// Interval between removals of addresses whose time has passed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -53,6 +58,21 @@ impl RefusalPace {
         if is_refusal(status) { self.delay_at(self.start.elapsed(), source) } else { Duration::ZERO }
     }
 
+    /// Counts a connection of a peer that the server ended.
+    pub(super) fn count(&self, peer: IpAddr) {
+        let _: Duration = self.delay_at(self.start.elapsed(), peer);
+    }
+
+    /// Returns how long a peer is to wait, without counting anything.
+    pub(super) fn wait(&self, peer: IpAddr) -> Duration {
+        self.wait_at(self.start.elapsed(), peer)
+    }
+
+    fn wait_at(&self, now: Duration, peer: IpAddr) -> Duration {
+        let due = self.addresses.lock().due.get(&PeerGroup::of(peer)).copied().unwrap_or_default();
+        due.saturating_sub(now).saturating_sub(BURST)
+    }
+
     fn delay_at(&self, now: Duration, source: IpAddr) -> Duration {
         let group = PeerGroup::of(source);
         let mut addresses = self.addresses.lock();
@@ -65,7 +85,7 @@ impl RefusalPace {
             return Duration::ZERO;
         }
         let next = due.entry(group).or_insert(now);
-        *next = (*next).max(now).saturating_add(self.interval);
+        *next = (*next).max(now).saturating_add(self.interval).min(now.saturating_add(BURST + MAX_WAIT));
         next.saturating_sub(now).saturating_sub(BURST)
     }
 }
@@ -92,6 +112,26 @@ mod tests {
         // An IPv6 network counts as one, like for connections.
         assert!((0..10).all(|n| delay(0, &format!("2001:db8::{n}")) == 0));
         assert_eq!((delay(0, "2001:db8::ffff"), delay(0, "2001:db8:1::1")), (100, 0));
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_the_maximum() {
+        let pace = RefusalPace::new(1);
+        let peer = "192.0.2.1".parse().unwrap();
+        let longest = (0..1000).map(|_| pace.delay_at(Duration::ZERO, peer)).max();
+        assert_eq!(longest, Some(MAX_WAIT));
+        assert_eq!(pace.wait_at(MAX_WAIT, peer), Duration::ZERO);
+    }
+
+    #[test]
+    fn wait_counts_nothing() {
+        let pace = RefusalPace::new(2);
+        let (peer, at) = ("192.0.2.1".parse().unwrap(), Duration::from_millis);
+        assert_eq!(pace.wait_at(Duration::ZERO, peer), Duration::ZERO);
+        let delays = [(); 4].map(|()| pace.delay_at(Duration::ZERO, peer).as_millis());
+        assert_eq!(delays, [0, 0, 500, 1000]);
+        assert_eq!([0, 400, 1000, 5000].map(|now| pace.wait_at(at(now), peer).as_millis()), [1000, 600, 0, 0]);
+        assert_eq!(pace.wait_at(Duration::ZERO, "192.0.2.2".parse().unwrap()), Duration::ZERO);
     }
 
     #[test]
