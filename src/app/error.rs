@@ -380,6 +380,9 @@ pub enum ConflictError {
     /// The client has as many lists in progress as it may.
     #[error("the client already reads {0} lists; wait for one of them, then retry")]
     TooManyLists(usize),
+    /// The client has read more rows than it may.
+    #[error("the client reads more than {0} rows per second in lists; retry later, or read fewer")]
+    TooManyRows(u64),
     /// The list took longer than a list may take.
     #[error("the list took longer than {} ms; narrow it by more parameters, or retry later", .0.as_millis())]
     ListTimedOut(Duration),

@@ -333,7 +333,7 @@ impl Service {
             token_cache: introspection::cache::VerifiedTokenCache::new(settings.memory),
             live: Mutex::default(),
             feed: feed::Feed::new(feed_ports, settings.subscribers),
-            list_admission: list_admission::ListAdmission::new(settings.lists_per_client),
+            list_admission: list_admission::ListAdmission::new(settings.lists_per_client, clock()),
             store_check: CoalescedRead::default(),
             index_allocator: IndexAllocator::new(store(), entropy(), clock()),
             status_lists,

@@ -24,7 +24,7 @@ pub(in crate::http) async fn list(
     AdminReader(admin, _): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<AuditView>>, Problem> {
-    let _permit = app.service.admit_list(&admin)?;
+    let permit = app.service.admit_list(&admin)?;
     let names = ["after", "limit", "from", "until", "task", "issuer", "subject", "agent", "token", "resource"];
     let names = [&names[..], &["request_id", "event", "outcome"]].concat();
     let query = Query::parse(query.as_deref(), &names)?;
@@ -40,7 +40,9 @@ pub(in crate::http) async fn list(
         occurred_from: query.parse_time("from")?,
         occurred_before: query.parse_time("until")?,
     };
-    Ok(Json(ListView::from_page(app.service.list_audit(&filter, &query.parse_page()?).await?, AuditView::from)))
+    let page = app.service.list_audit(&filter, &query.parse_page()?).await?;
+    permit.count_rows(page.items.len());
+    Ok(Json(ListView::from_page(page, AuditView::from)))
 }
 
 /// `GET /v1/admin/audit/checkpoints`
@@ -49,9 +51,10 @@ pub(in crate::http) async fn list_checkpoints(
     AdminReader(admin, _): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<CheckpointView>>, Problem> {
-    let _permit = app.service.admit_list(&admin)?;
+    let permit = app.service.admit_list(&admin)?;
     let query = Query::parse(query.as_deref(), &["after", "limit"])?;
     let page = app.service.list_checkpoints(&query.parse_page()?).await?;
+    permit.count_rows(page.items.len());
     Ok(Json(ListView::from_page(page, CheckpointView::from)))
 }
 

@@ -107,10 +107,11 @@ pub(in crate::http) async fn list(
     AdminReader(admin, _): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<BreakGlassView>>, Problem> {
-    let _permit = app.service.admit_list(&admin)?;
+    let permit = app.service.admit_list(&admin)?;
     let query = Query::parse(query.as_deref(), &["after", "limit", "review"])?;
     let review = query.parse_word("review", "must be `open` or `done`")?;
     let page = app.service.list_break_glass(review, &query.parse_page()?).await?;
+    permit.count_rows(page.items.len());
     Ok(Json(ListView::from_page(page, BreakGlassView::from)))
 }
 

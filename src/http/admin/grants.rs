@@ -96,8 +96,9 @@ pub(in crate::http) async fn list(
 ) -> Result<Json<ListView<GrantView>>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit", "issuer", "subject", "agent"])?;
     let filter = GrantFilter { requester: query.parse_requester()?, agent: query.parse_value("agent")? };
-    let _permit = app.service.admit_list(&admin)?;
+    let permit = app.service.admit_list(&admin)?;
     let page = app.service.list_grants(GrantActor::Admin(&admin), filter, &query.parse_page()?).await?;
+    permit.count_rows(page.items.len());
     Ok(Json(ListView::from_page(page, GrantView::from)))
 }
 

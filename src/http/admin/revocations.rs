@@ -286,7 +286,9 @@ pub(in crate::http) async fn list(
     AdminReader(admin, _): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<RevocationView>>, Problem> {
-    let _permit = app.service.admit_list(&admin)?;
+    let permit = app.service.admit_list(&admin)?;
     let query = Query::parse(query.as_deref(), &["after", "limit"])?;
-    Ok(Json(ListView::from_page(app.service.list_revocations(&query.parse_page()?).await?, RevocationView::from)))
+    let page = app.service.list_revocations(&query.parse_page()?).await?;
+    permit.count_rows(page.items.len());
+    Ok(Json(ListView::from_page(page, RevocationView::from)))
 }

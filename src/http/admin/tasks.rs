@@ -66,11 +66,12 @@ pub(in crate::http) async fn list(
     AdminReader(admin, cx): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<TaskView>>, Problem> {
-    let _permit = app.service.admit_list(&admin)?;
+    let permit = app.service.admit_list(&admin)?;
     let names = ["after", "limit", "issuer", "subject", "agent", "state", "resource", "from", "until"];
     let query = Query::parse(query.as_deref(), &names)?;
     let filter = TaskFilter { requester: query.parse_requester()?, ..parse_filter(&query)? };
     let page = app.service.list_tasks(&filter, &query.parse_page()?).await?;
+    permit.count_rows(page.items.len());
     Ok(Json(ListView::from_page(page, |task| TaskView::new(task, cx.now))))
 }
 

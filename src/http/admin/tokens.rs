@@ -23,7 +23,7 @@ pub(in crate::http) async fn list(
     AdminReader(admin, cx): AdminReader,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListView<TokenView>>, Problem> {
-    let _permit = app.service.admit_list(&admin)?;
+    let permit = app.service.admit_list(&admin)?;
     let names = ["after", "limit", "task", "issuer", "subject", "client", "audience", "alive"];
     let query = Query::parse(query.as_deref(), &names)?;
     let filter = TokenFilter {
@@ -34,7 +34,9 @@ pub(in crate::http) async fn list(
         unexpired_at: query.parse_value::<bool>("alive")?.unwrap_or(false).then_some(cx.now),
         issued_from: None,
     };
-    Ok(Json(ListView::from_page(app.service.list_tokens(&filter, &query.parse_page()?).await?, TokenView::from)))
+    let page = app.service.list_tokens(&filter, &query.parse_page()?).await?;
+    permit.count_rows(page.items.len());
+    Ok(Json(ListView::from_page(page, TokenView::from)))
 }
 
 /// `GET /v1/admin/tokens/{id}`

@@ -224,6 +224,7 @@ impl From<&ConflictError> for ErrorCode {
             | ConflictError::HistoryUnsupported
             | ConflictError::TooManySubscribers
             | ConflictError::TooManyLists(_)
+            | ConflictError::TooManyRows(_)
             | ConflictError::ConcurrentUpdate => Self::InvalidRequest,
             ConflictError::ListTimedOut(_) => Self::TemporarilyUnavailable,
         }

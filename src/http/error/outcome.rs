@@ -44,7 +44,10 @@ impl RetryHint {
                 Some(Self { seconds: retry_after_seconds(outage.retry_after()), throttled: None })
             }
             Error::Conflict(
-                ConflictError::TooManySubscribers | ConflictError::TooManyLists(_) | ConflictError::ListTimedOut(_),
+                ConflictError::TooManySubscribers
+                | ConflictError::TooManyLists(_)
+                | ConflictError::TooManyRows(_)
+                | ConflictError::ListTimedOut(_),
             ) => Some(Self::SOON),
             _ => None,
         }

@@ -152,7 +152,7 @@ impl From<&Error> for ProblemType {
             Error::Conflict(ConflictError::UnknownCursor) => Self::UnknownCursor,
             Error::Conflict(ConflictError::StatusListExpired) => Self::StatusListExpired,
             Error::Conflict(ConflictError::TooManySubscribers) => Self::TooManySubscribers,
-            Error::Conflict(ConflictError::TooManyLists(_)) => Self::TooManyLists,
+            Error::Conflict(ConflictError::TooManyLists(_) | ConflictError::TooManyRows(_)) => Self::TooManyLists,
             Error::Conflict(ConflictError::ListTimedOut(_)) => Self::ListTimedOut,
             Error::Conflict(ConflictError::HistoryUnsupported) => Self::HistoryUnsupported,
             Error::Conflict(ConflictError::IdempotencyKeyReused) => Self::IdempotencyKeyReused,

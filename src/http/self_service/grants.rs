@@ -90,8 +90,9 @@ pub(in crate::http) async fn list(
 ) -> Result<Json<OwnGrantsView>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit", "agent"])?;
     let filter = GrantFilter { requester: None, agent: query.parse_value("agent")? };
-    let _permit = app.service.admit_requester_list(&caller)?;
+    let permit = app.service.admit_requester_list(&caller)?;
     let page = app.service.list_grants(GrantActor::Requester(&caller), filter, &query.parse_page()?).await?;
     let refused_agents = caller.snapshot().refused_agents(caller.requester());
+    permit.count_rows(page.items.len());
     Ok(Json(OwnGrantsView { page: ListView::from_page(page, GrantView::from), refused_agents }))
 }

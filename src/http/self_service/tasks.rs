@@ -72,7 +72,7 @@ pub(in crate::http) async fn list(
 ) -> Result<Json<ListView<TaskView>>, Problem> {
     let query = Query::parse(query.as_deref(), &["after", "limit", "agent", "state", "resource", "from", "until"])?;
     let (filter, page) = (parse_filter(&query)?, query.parse_page()?);
-    let _permit = match &caller {
+    let permit = match &caller {
         Caller::Client(caller) => app.service.admit_list(caller)?,
         Caller::Requester(caller) => app.service.admit_requester_list(caller)?,
     };
@@ -80,6 +80,7 @@ pub(in crate::http) async fn list(
         Caller::Client(caller) => app.service.list_opened_tasks(&caller, filter, &page).await?,
         Caller::Requester(caller) => app.service.list_own_tasks(&caller, filter, &page).await?,
     };
+    permit.count_rows(page.items.len());
     Ok(Json(ListView::from_page(page, |task| TaskView::new(task, cx.now))))
 }
 
