@@ -90,9 +90,10 @@ impl RefusalPace {
     }
 }
 
-/// Returns whether a status refuses a request: a client error, or an overload.
+/// Returns whether a status refuses a request for a reason that lies with the client. An outage or
+/// an overload is answered at once.
 fn is_refusal(status: StatusCode) -> bool {
-    status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE
+    status.is_client_error()
 }
 
 #[cfg(test)]
@@ -138,13 +139,14 @@ mod tests {
     fn only_refusals_are_paced() {
         let pace = RefusalPace::new(1);
         let source = "192.0.2.1".parse().unwrap();
-        for (status, is_paced) in [(200, false), (304, false), (400, true), (401, true), (404, true), (429, true)] {
+        for (status, is_paced) in
+            [(200, false), (304, false), (500, false), (503, false), (400, true), (401, true), (404, true), (429, true)]
+        {
             let status = StatusCode::from_u16(status).unwrap();
             let delays = (0..10).map(|_| pace.delay(source, status)).collect::<Vec<_>>();
             assert_eq!(delays.iter().any(|delay| !delay.is_zero()), is_paced, "{status}");
             pace.addresses.lock().due.clear();
         }
-        assert!(!is_refusal(StatusCode::INTERNAL_SERVER_ERROR) && is_refusal(StatusCode::SERVICE_UNAVAILABLE));
     }
 
     #[test]
