@@ -404,6 +404,7 @@ fn service(behavior: StoreBehavior) -> Service {
         tokens: TokenLimits::default(),
         tasks: TaskLimits::default(),
         break_glass: BreakGlassLimits::default(),
+        four_eyes: errand::domain::four_eyes::FourEyes::Never,
         audit_writer: WriterId::of_commands("http"),
         introspection_audit: IntrospectionAuditMode::Off,
         evaluation_audit: EvaluationAuditMode::Off,

@@ -10,6 +10,7 @@ use crate::{
         admission::Throttled,
         authority::{Authority, DetailsError},
         exchange::Denial,
+        four_eyes::PersonError,
         grants::break_glass::ReviewError,
         id::ClientId,
         jose::jws::JwsError,
@@ -362,6 +363,17 @@ pub enum ConflictError {
     /// A change of many tasks lacks a valid confirmation.
     #[error("{0}")]
     ConfirmationRequired(&'static str),
+    /// The act needs the approval of a second person. The text is the request for it.
+    #[error(
+        "the act needs a second person: have another operator approve `approval_request` at `/v1/admin/approvals`, and repeat the request with the answer in the header `Errand-Approval`"
+    )]
+    ApprovalRequired(Box<str>),
+    /// The approval does not cover the act.
+    #[error("the approval {0}; repeat the request without `Errand-Approval` to ask for another one")]
+    ApprovalInvalid(&'static str),
+    /// The party counts as no person.
+    #[error(transparent)]
+    NoPerson(#[from] PersonError),
     /// The request created a secret before, which is shown once.
     #[error("a secret was created for this idempotency key and is shown once; create another one with a new key")]
     SecretAlreadyShown,

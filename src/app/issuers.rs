@@ -7,11 +7,13 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     app::{
-        ConflictError, Error, RequestContext, RequestError, Service,
+        Actor, ConflictError, Error, RequestContext, RequestError, Service,
         commit::{
+            approval::apply_approval,
             idempotency::Idempotent,
             retry::{Completion, Decision},
         },
+        four_eyes::act_of,
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -22,7 +24,7 @@ use crate::{
         time::Timestamp,
         uri::IssuerUrl,
     },
-    ports::WriteSet,
+    ports::{Precondition, WriteSet},
 };
 
 /// The maximum length of a `kid` (bytes).
@@ -87,15 +89,18 @@ impl Service {
     /// Makes every replica fetch the keys of an issuer again, and withdraws or restores some of
     /// them. From the commit on, no replica verifies a token with a withdrawn key, or with keys
     /// that it fetched before.
+    ///
+    /// To restore a key, an admin needs a second person, as for lifting a block.
     pub async fn refresh_issuer_keys(
         &self,
-        by: &str,
+        actor: Actor<'_>,
         issuer: &str,
         change: &IssuerKeysChange,
         reason: &Reason,
         key: Option<String>,
         cx: &RequestContext,
     ) -> Result<IssuerKeysReceipt, Error> {
+        let by = &actor.identity();
         let IssuerKeysChange { withdraw, restore } = change;
         if withdraw.iter().chain(restore).any(|kid| !is_valid_kid(kid)) {
             return Err(
@@ -130,14 +135,23 @@ impl Service {
                 NewEntry::issuer_key(verb, key, reason.to_string(), by.to_owned(), cx.now)
             };
             let refresh = NewEntry::issuer_keys_changed(issuer.clone(), reason.to_string(), by.to_owned(), cx.now);
+            let approval = match actor {
+                Actor::Admin(admin) if !restore.is_empty() => {
+                    self.find_approval(admin, &snapshot.registry, &act_of(&record, None)?, cx)?
+                }
+                Actor::Admin(_) | Actor::Host(_) => None,
+            };
             let withdrawn = withdraw.iter().map(|kid| entry(LogAction::Suspend, kid));
             let restored = restore.iter().map(|kid| entry(LogAction::Resume, kid));
-            let write = WriteSet {
+            let mut write = WriteSet {
+                // Both persons are still active at the commit.
+                precondition: approval.as_ref().map(|_| Precondition::RegistryVersion(snapshot.registry.version())),
                 idempotency: request.storing(&())?,
                 log_entries: withdrawn.chain(restored).chain([refresh]).collect(),
                 audit_records: vec![record.clone()],
                 ..WriteSet::default()
             };
+            apply_approval(&mut write, approval);
             Ok(Decision::Write(Box::new(write), ()))
         });
         let propagation = match completion.await? {

@@ -9,6 +9,7 @@ mod evaluation;
 mod exchange;
 mod feed;
 mod first_records;
+mod four_eyes;
 mod grants;
 mod introspection;
 mod issuers;
@@ -43,6 +44,7 @@ pub use evaluation::{Evaluation, EvaluationRequest, ResourceCaller};
 pub use exchange::ExchangedToken;
 pub use exchange::request::{ExchangeRequest, PresentedTokenType, RequestedTokenType};
 pub use feed::{FeedEvent, FeedPage, KEEP_ALIVE_INTERVAL, LONG_POLL_TIMEOUT, Subscriber, SubscriberLimits};
+pub use four_eyes::{Actor, ApprovalReceipt, RequestedAct};
 pub use grants::break_glass::BreakGlassRequest;
 pub use grants::{GrantActor, GrantRequest};
 pub use introspection::Introspection;
@@ -68,6 +70,7 @@ use crate::{
     domain::{
         audit::{EvaluationAuditMode, IntrospectionAuditMode, Outcome, WriterId},
         evaluation::DenyReason,
+        four_eyes::FourEyes,
         grants::break_glass::BreakGlassLimits,
         id::{ClientId, RequestId, TaskId, TokenId},
         jose::jwk::SigningAlgorithm,
@@ -118,6 +121,8 @@ pub struct Settings {
     pub tasks: TaskLimits,
     /// Lifetimes of break-glass grants.
     pub break_glass: BreakGlassLimits,
+    /// When acts of admins need a second person.
+    pub four_eyes: FourEyes,
     /// The writer of the audit records.
     pub audit_writer: WriterId,
     /// Which introspections are recorded in the audit trail.
@@ -161,6 +166,8 @@ pub struct ReloadableLimits {
     pub tasks: TaskLimits,
     /// Lifetimes of break-glass grants.
     pub break_glass: BreakGlassLimits,
+    /// When acts of admins need a second person.
+    pub four_eyes: FourEyes,
     /// The rates and the numbers of concurrent requests that each caller may have.
     pub admission: AdmissionLimits,
     /// How much of the store each party may use.
@@ -361,6 +368,7 @@ impl Service {
             tokens,
             tasks,
             break_glass,
+            four_eyes,
             admission,
             quotas,
             consent_uri,
@@ -376,6 +384,7 @@ impl Service {
             tokens,
             tasks,
             break_glass,
+            four_eyes,
             introspection_audit,
             evaluation_audit,
             admission,

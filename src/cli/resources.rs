@@ -1,7 +1,7 @@
 //! `errand resources`: tool catalogues of MCP servers.
 
 use errand::{
-    app::{Catalogue, ImportMode},
+    app::{Actor, Catalogue, ImportMode},
     domain::registry::tool::{Acceptance, ObservedDefinition, ToolDiff, ToolState},
 };
 use serde_json::Value;
@@ -26,8 +26,10 @@ pub(super) fn accept(name: &str, tools: &[String], config_args: &ConfigArgs) -> 
     };
     let acceptances = tools.iter().map(acceptance).collect::<Result<Vec<_>, CliError>>()?;
     with_application(config_args, |application| async move {
-        let catalogue =
-            application.service.accept_tools(ACTOR, name, &acceptances, &application.system_context()?).await?;
+        let catalogue = application
+            .service
+            .accept_tools(Actor::Host(ACTOR), name, &acceptances, &application.system_context()?)
+            .await?;
         application.service.shutdown().await;
         for Acceptance { name, .. } in &acceptances {
             let is_offered = catalogue.resource.tools.iter().any(|tool| tool.name == *name);

@@ -21,6 +21,7 @@ mod warnings;
 use std::{ffi::OsString, net::SocketAddr, path::Path};
 
 use crate::domain::{
+    four_eyes::FourEyes,
     grants::break_glass::BreakGlassLimits,
     id::ClientId,
     registry::RegistryObject,
@@ -80,6 +81,8 @@ pub struct Config {
     pub tasks: TaskLimits,
     /// Lifetimes of break-glass grants.
     pub break_glass: BreakGlassLimits,
+    /// `[four_eyes]`
+    pub four_eyes: FourEyes,
     /// Audit settings.
     pub audit: Audit,
     /// Log settings.
@@ -158,6 +161,7 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
     let tokens = sections::tokens::read_tokens(&mut root);
     let tasks = sections::tasks::read_tasks(&mut root);
     let break_glass = sections::tasks::read_break_glass(&mut root);
+    let four_eyes = sections::four_eyes::read_four_eyes(&mut root);
     let keys = sections::keys::read_keys(&mut root, &tokens);
     let audit = sections::audit::read_audit(&mut root);
     let log = sections::log::read_log(&mut root);
@@ -184,6 +188,7 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
         tokens,
         tasks,
         break_glass,
+        four_eyes,
         audit,
         log,
         tracing,

@@ -21,6 +21,7 @@ pub fn keys_that_need_restart(running: &Config, read: &Config) -> Vec<&'static s
         tokens: _,
         tasks: _,
         break_glass: _,
+        four_eyes: _,
         audit: _,
         log,
         tracing,

@@ -8,6 +8,7 @@ use super::{
     warnings,
 };
 use crate::domain::{
+    four_eyes::FourEyes,
     id::ClientId,
     jose::jwk::JwkSet,
     registry::{
@@ -120,6 +121,7 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
         "tasks",
         format_args!("{}, at most {}", format_lifetime(tasks.lifetime), format_lifetime(tasks.max_lifetime)),
     ));
+    text.push(format_line("four eyes", describe_four_eyes(config.four_eyes)));
     let (introspections, evaluations) = (config.audit.introspections.as_str(), config.audit.evaluations.as_str());
     text.push(format_line("audit", format_args!("introspections: {introspections}; evaluations: {evaluations}")));
     let format = match config.log.format {
@@ -154,6 +156,14 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
     ));
     text.push(format_line("status lists", summarize_status_list(config)));
     summarize_fetch(config, text);
+}
+
+fn describe_four_eyes(four_eyes: FourEyes) -> &'static str {
+    match four_eyes {
+        FourEyes::WithTwoOperators => "if this file declares two operators or more",
+        FourEyes::Always => "required",
+        FourEyes::Never => "not required",
+    }
 }
 
 fn summarize_fetch(config: &Config, text: &mut Vec<String>) {

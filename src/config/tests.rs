@@ -298,6 +298,7 @@ fn example_is_valid_and_states_defaults() {
       signing keys    ES256; rotated every 30 d, published 15 min ahead, kept 1 h after
       tokens          5 min; API tokens 15 min; at most 4 agents in the chain; leeway 30 s; assertions 5 min
       tasks           1 h, at most 1 d
+      four eyes       if this file declares two operators or more
       audit           introspections: changes; evaluations: changes
       log             json, info
       traces          not exported

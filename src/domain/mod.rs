@@ -6,6 +6,7 @@ pub mod audit;
 pub mod configuration;
 pub mod evaluation;
 pub mod exchange;
+pub mod four_eyes;
 pub mod grants;
 pub mod jose;
 pub mod replication;

@@ -86,6 +86,8 @@ routes! {
         GET "/v1/admin/break-glass/{id}" => admin::break_glass::read;
         POST "/v1/admin/break-glass/{id}/review" => admin::break_glass::review;
 
+        POST "/v1/admin/approvals" => admin::approvals::approve;
+
         GET "/v1/admin/keys" => admin::keys::list;
         POST "/v1/admin/keys/rotate" => admin::keys::rotate;
         POST "/v1/admin/keys/{kid}/revoke" => admin::keys::revoke;

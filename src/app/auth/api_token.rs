@@ -42,6 +42,7 @@ pub struct ApiToken {
 #[derive(Debug)]
 pub struct ApiCaller {
     client: AuthenticatedClient,
+    approval: Option<String>,
 }
 
 impl ApiCaller {
@@ -49,6 +50,17 @@ impl ApiCaller {
     #[must_use]
     pub fn identity(&self) -> String {
         format!("admin:{}", self.client.id())
+    }
+
+    /// Adds the approval of a second person, as it was sent.
+    #[must_use]
+    pub fn with_approval(self, approval: Option<String>) -> Self {
+        Self { approval, ..self }
+    }
+
+    /// Returns the approval of a second person, not verified.
+    pub(in crate::app) fn approval(&self) -> Option<&str> {
+        self.approval.as_deref()
     }
 
     /// Returns the client.
@@ -201,7 +213,7 @@ impl Service {
             });
             return Err(AuthError::InsufficientScope.into());
         }
-        Ok(ApiCaller { client: AuthenticatedClient::from_api_token(claims.sub.clone(), snapshot) })
+        Ok(ApiCaller { client: AuthenticatedClient::from_api_token(claims.sub.clone(), snapshot), approval: None })
     }
 
     /// Returns a live API token: from the cache if it was valid before, or else verified. A cached

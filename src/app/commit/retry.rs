@@ -8,7 +8,10 @@ use serde::de::DeserializeOwned;
 use crate::{
     app::{
         ConflictError, Error, LogicError, Service,
-        commit::idempotency::{Idempotent, Replay},
+        commit::{
+            approval::redeems_approval_only,
+            idempotency::{Idempotent, Replay},
+        },
         replication::propagation::UnloggedWrite,
     },
     domain::replication::Propagation,
@@ -47,11 +50,17 @@ pub(in crate::app) enum Completion<T, R> {
 struct Races {
     has_precondition: bool,
     has_replay_guard: bool,
+    /// Whether the only replay guard is that of an approval.
+    is_over_approval: bool,
 }
 
 impl Races {
     fn of(write: &WriteSet) -> Self {
-        Self { has_precondition: write.precondition.is_some(), has_replay_guard: !write.replay_guards.is_empty() }
+        Self {
+            has_precondition: write.precondition.is_some(),
+            has_replay_guard: !write.replay_guards.is_empty(),
+            is_over_approval: redeems_approval_only(write),
+        }
     }
 }
 
@@ -120,9 +129,16 @@ impl Service {
                     return Ok(replay.map_or(Completion::Refused(conflict), Completion::Replayed));
                 }
             };
+            let is_used = races.is_over_approval && outcome == WriteOutcome::Replayed;
             match CommitAttempt::from_outcome(outcome, races, request)? {
                 CommitAttempt::Committed => return Ok(Completion::Done(answer, propagation)),
                 CommitAttempt::Replayed(response) => return Ok(Completion::Replayed(Replay { response, propagation })),
+                // Another attempt would find the same.
+                CommitAttempt::LostRace if is_used => {
+                    let replay = self.find_replay(request, max_wait).await?;
+                    let refusal = ConflictError::ApprovalInvalid("was used before");
+                    return Ok(replay.map_or(Completion::Refused(refusal), Completion::Replayed));
+                }
                 CommitAttempt::LostRace => {}
             }
         }
@@ -136,7 +152,7 @@ impl Service {
         request: &Idempotent<R>,
         write: WriteSet,
     ) -> Result<Option<R>, Error> {
-        let races = Races { has_precondition: false, has_replay_guard: false };
+        let races = Races { has_precondition: false, has_replay_guard: false, is_over_approval: false };
         match CommitAttempt::from_outcome(self.inner.writer.commit(write).await?, races, request)? {
             CommitAttempt::Committed => Ok(None),
             CommitAttempt::Replayed(response) => Ok(Some(response)),
@@ -167,7 +183,7 @@ mod tests {
     #[test]
     fn outcome_without_its_guard_is_a_logic_error() {
         for (has_precondition, has_replay_guard) in [(false, false), (false, true), (true, false), (true, true)] {
-            let races = Races { has_precondition, has_replay_guard };
+            let races = Races { has_precondition, has_replay_guard, is_over_approval: false };
             let attempt = |outcome| CommitAttempt::from_outcome(outcome, races, &request());
             let committed = attempt(WriteOutcome::Committed { seq: None });
             assert!(matches!(committed, Ok(CommitAttempt::Committed)));
@@ -185,7 +201,7 @@ mod tests {
 
     #[test]
     fn stored_response_is_returned_for_the_same_request_only() {
-        let races = Races { has_precondition: false, has_replay_guard: false };
+        let races = Races { has_precondition: false, has_replay_guard: false, is_over_approval: false };
         let attempt = |outcome, request| CommitAttempt::from_outcome(outcome, races, request);
         let same = request();
         assert!(matches!(attempt(applied("f", "7"), &same), Ok(CommitAttempt::Replayed(7))));

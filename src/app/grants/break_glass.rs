@@ -9,9 +9,11 @@ use crate::{
     app::{
         ApiCaller, ConflictError, Error, RequestContext, RequestError, Service,
         commit::{
+            approval::apply_approval,
             idempotency::{Idempotent, Replay},
             retry::{Completion, Decision},
         },
+        four_eyes::act_of,
         grants::{GrantActor, capacity_guard, check_not_refused, grant_record, pin_definitions},
         replication::propagation::UnloggedWrite,
     },
@@ -27,7 +29,7 @@ use crate::{
         time::{Lifetime, Timestamp},
         token::TaskTokenClaims,
     },
-    ports::{Page, PageRequest, ReplayGuard, StateChange, WriteSet},
+    ports::{Page, PageRequest, Precondition, ReplayGuard, StateChange, WriteSet},
 };
 
 /// A request to create an emergency grant.
@@ -149,7 +151,12 @@ impl Service {
         let completion = self.commit_with_retry(request, None, |attempt| async move {
             let grant = if attempt == 0 { known.clone() } else { self.read_break_glass(id).await? };
             grant.check_review(&review.by, cx.now).map_err(ConflictError::ReviewRejected)?;
-            let write = WriteSet {
+            let snapshot = self.inner.follower.committed_snapshot(cx.now).await?;
+            let act = act_of(&Record { requested: details.clone(), ..record.clone() }, None)?;
+            let approval = self.find_review_approval(admin, &snapshot.registry, &grant.grant.by, &act, cx)?;
+            let mut write = WriteSet {
+                // The reviewer is still an active person at the commit.
+                precondition: Some(Precondition::RegistryVersion(snapshot.registry.version())),
                 // Of two concurrent reviews, one is committed.
                 replay_guards: vec![ReplayGuard {
                     party: "break-glass review".into(),
@@ -161,6 +168,7 @@ impl Service {
                 audit_records: vec![Record { granted: details.clone(), ..record.clone() }],
                 ..WriteSet::default()
             };
+            apply_approval(&mut write, approval);
             Ok(Decision::Write(Box::new(write), BreakGlassGrant { review: Some(review.clone()), ..grant }))
         });
         match completion.await? {

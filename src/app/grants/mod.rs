@@ -15,11 +15,13 @@ use crate::{
             idempotency::{Idempotent, Replay},
             retry::{Completion, Decision},
         },
+        four_eyes::act_of,
         replication::propagation::UnloggedWrite,
     },
     domain::{
         audit::{Event, Outcome, Record},
         authority::Authority,
+        four_eyes::grant_needs_approval,
         grants::{Grant, MAX_TOTAL_GRANTS},
         id::{ClientId, GrantId},
         registry::{ObjectKind, UnacceptedTool},
@@ -112,6 +114,9 @@ impl Service {
         };
         let details = |grant: &Grant| json!({"id": id, "until": until, "authorization_details": grant.authority});
         let record = grant_record(by, &grant.requester, &grant.agent, cx);
+        let asked = json!({"until": until, "authorization_details": grant.authority, "agent": grant.agent,
+            "requester": grant.requester});
+        let act = act_of(&Record { requested: Some(asked), ..record.clone() }, None)?;
         let completion = self.commit_with_retry(&request, None, |_| async {
             let snapshot = self.inner.follower.snapshot(cx.now).await?;
             if !by.is_still_authorized(&snapshot) {
@@ -122,6 +127,12 @@ impl Service {
             }
             let grant = pin_definitions(&snapshot, &grant)?;
             self.check_grant(&snapshot, &grant, cx).await?;
+            let approval = match by {
+                GrantActor::Admin(admin) if grant_needs_approval(&snapshot.registry, grant.authority.as_ref()) => {
+                    self.find_approval(admin, &snapshot.registry, &act, cx)?
+                }
+                GrantActor::Admin(_) | GrantActor::Requester(_) => None,
+            };
             // A grant of their own lifts the requester's refusal of the agent.
             if snapshot.is_refused(&grant.agent, &grant.requester) {
                 let write = WriteSet {
@@ -139,7 +150,8 @@ impl Service {
                 request.storing(&(id, cx.now))?,
                 StateChange::PutGrant(Box::new(grant.clone())),
                 Record { granted: Some(details(&grant)), ..record.clone() },
-            );
+            )
+            .with_approval(approval);
             Ok(Decision::WriteUnlogged(Box::new(write), grant))
         });
         match completion.await? {

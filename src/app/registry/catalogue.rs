@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 
 use crate::{
     app::{
-        ConflictError, Error, LogicError, RequestContext, Service,
+        Actor, ConflictError, Error, LogicError, RequestContext, Service,
         commit::{
+            approval::{Approval, apply_approval},
             idempotency::{Idempotent, NoResponse, Replay},
             retry::{Completion, Decision},
         },
+        four_eyes::act_of,
         registry::changes::{log_entries_for, validate_registry},
     },
     domain::{
@@ -53,6 +55,10 @@ impl Catalogue {
         self.resource.tools.iter().find(|tool| tool.name == diff.tool)
     }
 }
+
+/// What a change of tool records writes: the changes, the result, what the audit record says, and
+/// the approval of a second person.
+type ToolChanges<T> = (Vec<StateChange>, T, Value, Option<Approval>);
 
 /// Whether an import is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,20 +135,32 @@ impl Service {
 
     /// Accepts reviewed tool definitions. A tool that is not registered is added to the resource as
     /// the admin specifies.
+    ///
+    /// For another definition than the accepted one, an admin needs a second person.
     pub async fn accept_tools(
         &self,
-        by: &str,
+        actor: Actor<'_>,
         name: &str,
         acceptances: &[Acceptance],
         cx: &RequestContext,
     ) -> Result<Catalogue, Error> {
+        let by = &actor.identity();
         let snapshot = self.inner.follower.snapshot(cx.now).await?;
         let digests = acceptances.iter().map(|a| json!({"name": a.name, "digest": a.digest, "tool": a.tool}));
         let requested = json!({"accept": digests.collect::<Vec<_>>()});
         let resource = find_resource(&snapshot.registry, name)?;
         let record = audit_record(by, resource, requested, cx);
+        let acted = record.clone();
         self.change_tools(&resource.id, record, cx, |registry, resource, records| {
-            let (accepted, tools) = accept_definitions(resource, records, acceptances, by, cx.now)?;
+            let (accepted, tools) =
+                accept_definitions(resource, records, acceptances, by, cx.now).map_err(ConflictError::from)?;
+            let replaced = replaced_definitions(records, &accepted);
+            let approval = match actor {
+                Actor::Admin(admin) if !replaced.is_empty() => {
+                    self.find_approval(admin, registry, &act_of(&acted, Some(&json!(replaced)))?, cx)?
+                }
+                Actor::Admin(_) | Actor::Host(_) => None,
+            };
             let mut resource = resource.clone();
             let mut changes = Vec::new();
             if !tools.is_empty() {
@@ -150,7 +168,7 @@ impl Service {
                 let id = resource.id.to_string();
                 let declared = registry.entry(ObjectKind::Resource, &id).filter(|entry| entry.source == Source::Api);
                 let Some(Entry { object: RegistryObject::Resource(declared), .. }) = declared else {
-                    return Err(ConflictError::ManagedByFile);
+                    return Err(ConflictError::ManagedByFile.into());
                 };
                 let mut declared = declared.clone();
                 declared.tools.extend(tools.iter().cloned());
@@ -167,7 +185,8 @@ impl Service {
                 updated.push(record.clone());
                 changes.push(StateChange::PutTool(Box::new(record)));
             }
-            Ok((changes, Catalogue { tools: assess_tools(&resource, &updated), unusable: None, resource }, Value::Null))
+            let catalogue = Catalogue { tools: assess_tools(&resource, &updated), unusable: None, resource };
+            Ok((changes, catalogue, Value::Null, approval))
         })
         .await
     }
@@ -252,7 +271,7 @@ impl Service {
         self.change_tools(&queried.id, record, cx, |_, resource, records| {
             // The resource has moved to another server, and this listing is from the old one.
             if resource.uri != queried.uri {
-                return Err(ConflictError::ConcurrentUpdate);
+                return Err(ConflictError::ConcurrentUpdate.into());
             }
             let tools = diff_listing(resource, records, &listing.tools, mode, cx.now);
             let changed = tools.iter().filter(|diff| diff.has_changed);
@@ -268,19 +287,20 @@ impl Service {
             let summary = Value::Array(summary.collect());
             let changes = changed.map(change).collect();
             let catalogue = Catalogue { tools, unusable: Some(listing.unusable.clone()), resource: resource.clone() };
-            Ok((changes, catalogue, summary))
+            Ok((changes, catalogue, summary, None))
         })
         .await
     }
 
     /// Changes the tool records of a resource as `plan` decides on the current registry and
-    /// records. `plan` returns the changes, the result, and what the audit record says of them.
+    /// records. `plan` returns the changes, the result, what the audit record says of them, and the
+    /// approval of a second person.
     async fn change_tools<T>(
         &self,
         id: &ClientId,
         record: Record,
         cx: &RequestContext,
-        plan: impl Fn(&Registry, &Resource, &[ToolRecord]) -> Result<(Vec<StateChange>, T, Value), ConflictError>,
+        plan: impl Fn(&Registry, &Resource, &[ToolRecord]) -> Result<ToolChanges<T>, Error>,
     ) -> Result<T, Error> {
         let by = record.admin.clone().unwrap_or_default();
         let request = Idempotent::<NoResponse>::without_key();
@@ -291,7 +311,7 @@ impl Service {
             // and the write fails.
             let records = self.store().list_tools(id).await?;
             let resource = registry.resource(id).ok_or(ConflictError::NotFound("resource"))?;
-            let (changes, result, granted) = plan(registry, resource, &records)?;
+            let (changes, result, granted, approval) = plan(registry, resource, &records)?;
             let is_refresh_without_changes = changes.is_empty() && by == REFRESH_ACTOR;
             if is_refresh_without_changes {
                 return Ok(Decision::Answer(result));
@@ -299,13 +319,14 @@ impl Service {
             let log_entries =
                 if changes.is_empty() { Vec::new() } else { log_entries_for(&changes, registry, &by, cx.now) };
             let granted = Some(granted).filter(|value| !value.is_null());
-            let write = WriteSet {
+            let mut write = WriteSet {
                 precondition: Some(Precondition::RegistryVersion(registry.version())),
                 state_changes: changes,
                 log_entries,
                 audit_records: vec![Record { granted, ..record.clone() }],
                 ..WriteSet::default()
             };
+            apply_approval(&mut write, approval);
             Ok(Decision::Write(Box::new(write), result))
         });
         match completion.await? {
@@ -318,6 +339,16 @@ impl Service {
 
 /// The actor of periodic refreshes in log entries and audit records.
 const REFRESH_ACTOR: &str = "refresh";
+
+/// Returns the digest of each accepted definition that another one replaces.
+fn replaced_definitions(records: &[ToolRecord], accepted: &[ToolRecord]) -> Vec<Value> {
+    let digest = |record: &ToolRecord| record.accepted.as_ref().map(|accepted| accepted.digest.clone());
+    let replaced = accepted.iter().filter_map(|new| {
+        let old = records.iter().find(|old| old.tool == new.tool).and_then(digest)?;
+        (Some(&old) != digest(new).as_ref()).then(|| json!({"name": new.tool, "digest": old}))
+    });
+    replaced.collect()
+}
 
 fn audit_record(by: &str, resource: &Resource, requested: Value, cx: &RequestContext) -> Record {
     Record {

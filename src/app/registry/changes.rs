@@ -6,13 +6,17 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+
 use crate::{
     app::{
         ApiCaller, ConflictError, Error, RequestContext, Service,
         commit::{
+            approval::apply_approval,
             idempotency::Idempotent,
             retry::{Completion, Decision},
         },
+        four_eyes::act_of,
     },
     domain::{
         audit::Record,
@@ -35,8 +39,23 @@ const MAX_INLINE_PAGES: usize = 4;
 /// The stored response of a request whose result is shown once: that it was carried out.
 pub(super) type ShownOnce = bool;
 
+/// A change that needs a second person.
+pub(super) struct Protected {
+    /// The object as it is before the change; `None` if there is none.
+    pub(super) current: Option<Value>,
+}
+
+impl Protected {
+    /// Describes a change of an object.
+    pub(super) fn new(current: Option<&RegistryObject>) -> Self {
+        Self { current: current.map(|object| json!(object)) }
+    }
+}
+
 impl Service {
     /// Changes the registry as `plan` decides on its current version.
+    ///
+    /// If the change needs a second person, `plan` also returns the state that it changes.
     ///
     /// A request with an idempotency key creates something that is shown once, so a repeated
     /// request is refused.
@@ -46,7 +65,7 @@ impl Service {
         record: Record,
         request: &Idempotent<ShownOnce>,
         cx: &RequestContext,
-        plan: impl Fn(&Registry) -> Result<(Vec<StateChange>, T), ConflictError>,
+        plan: impl Fn(&Registry) -> Result<(Vec<StateChange>, T, Option<Protected>), ConflictError>,
     ) -> Result<T, Error> {
         let record = Record {
             admin: Some(admin.identity()),
@@ -57,8 +76,14 @@ impl Service {
         let completion = self.commit_with_retry(request, None, |_| async {
             let snapshot = self.inner.follower.snapshot(cx.now).await?;
             let registry = &snapshot.registry;
-            let (changes, result) = plan(registry)?;
-            let write = WriteSet {
+            let (changes, result, protected) = plan(registry)?;
+            let approval = match protected {
+                Some(Protected { current }) => {
+                    self.find_approval(admin, registry, &act_of(&record, current.as_ref())?, cx)?
+                }
+                None => None,
+            };
+            let mut write = WriteSet {
                 precondition: Some(Precondition::RegistryVersion(registry.version())),
                 idempotency: request.storing(&true)?,
                 log_entries: log_entries_for(&changes, registry, &admin.identity(), cx.now),
@@ -66,6 +91,7 @@ impl Service {
                 audit_records: vec![record.clone()],
                 ..WriteSet::default()
             };
+            apply_approval(&mut write, approval);
             Ok(Decision::Write(Box::new(write), result))
         });
         match completion.await? {

@@ -6,10 +6,11 @@ use crate::{
     app::{
         ApiCaller, ConflictError, Error, RequestContext, Service,
         commit::idempotency::Idempotent,
-        registry::changes::{put_changes, validate_registry},
+        registry::changes::{Protected, put_changes, validate_registry},
     },
     domain::{
         audit::{Event, Outcome, Record},
+        four_eyes::put_needs_approval,
         keys::RotationReason,
         registry::{
             Entry, ObjectKind, RegistryObject, Source, client::Resource, collides_with_issuer, network_outside,
@@ -50,7 +51,8 @@ impl Service {
             }
             let others = registry.entries().iter().filter(|e| !(e.object.kind() == kind && e.object.id() == id));
             validate_registry(others.cloned().chain([entry.clone()]).collect(), (kind, &id))?;
-            Ok((put_changes(registry, entry.clone()), old.is_none()))
+            let protected = put_needs_approval(registry, object).then(|| Protected::new(old.map(|old| &old.object)));
+            Ok((put_changes(registry, entry.clone()), old.is_none(), protected))
         });
         let is_new = change.await?;
         if object.is_disabled() {
@@ -85,7 +87,7 @@ impl Service {
             }
             let others = registry.entries().iter().filter(|e| !(e.object.kind() == kind && e.object.id() == id));
             validate_registry(others.cloned().collect(), (kind, id))?;
-            Ok((vec![StateChange::RemoveObject(kind, id.to_owned())], ()))
+            Ok((vec![StateChange::RemoveObject(kind, id.to_owned())], (), None))
         })
         .await?;
         self.clean_up_removed(cx).await;

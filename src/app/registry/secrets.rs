@@ -1,12 +1,15 @@
 //! Client secrets.
 
 use crate::{
-    app::{ApiCaller, ConflictError, Error, RequestContext, Service, commit::idempotency::Idempotent},
+    app::{
+        ApiCaller, ConflictError, Error, RequestContext, Service, commit::idempotency::Idempotent,
+        registry::changes::Protected,
+    },
     domain::{
         audit::{Event, Outcome, Record},
         encode_base64url,
         id::ClientId,
-        registry::{Source, StoredSecretTag},
+        registry::{ObjectKind, Source, StoredSecretTag, client::Client},
         secret::Secret,
     },
     ports::StateChange,
@@ -49,7 +52,11 @@ impl Service {
             if registry.secret_tag(client).is_some_and(|stored| stored.source == Source::File) {
                 return Err(ConflictError::ManagedByFile);
             }
-            Ok((vec![StateChange::PutSecret(client.clone(), tag.clone())], ()))
+            let protected = matches!(registered, Client::Admin(_)).then(|| {
+                let entry = registry.entry(ObjectKind::Admin, client.as_str());
+                Protected::new(entry.map(|entry| &entry.object))
+            });
+            Ok((vec![StateChange::PutSecret(client.clone(), tag.clone())], (), protected))
         })
         .await?;
         Ok(NewSecret { client: client.clone(), secret })

@@ -8,7 +8,10 @@ use tokio::time::timeout;
 
 use crate::{
     app::{
-        commit::queue::CommitQueue,
+        commit::{
+            approval::{Approval, apply_approval},
+            queue::CommitQueue,
+        },
         replication::{follower::Follower, peers::Peers, renewal::LeaseRenewal},
     },
     domain::{
@@ -43,6 +46,13 @@ impl UnloggedWrite {
             audit_records: vec![record],
             ..WriteSet::default()
         })
+    }
+
+    /// Adds the approval of a second person.
+    pub(in crate::app) fn with_approval(self, approval: Option<Approval>) -> Self {
+        let Self(mut write) = self;
+        apply_approval(&mut write, approval);
+        Self(write)
     }
 
     /// Returns the write for inspection.

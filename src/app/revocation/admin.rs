@@ -12,13 +12,16 @@ use crate::{
     app::{
         AdminAction, ApiCaller, Error, RequestContext, Revocation, RevocationReceipt, RevocationTarget, Service,
         commit::{
+            approval::apply_approval,
             idempotency::{Idempotent, Replay},
             retry::{Completion, Decision},
         },
+        four_eyes::act_of,
         revocation::{blocking::plan_block, plan::RevocationPlan},
     },
     domain::{
         audit::{Event, Outcome, Record},
+        four_eyes::lift_needs_approval,
         registry::BlockAction,
         revocation::Target,
         task::TaskAction,
@@ -74,7 +77,7 @@ impl Service {
         let request = Idempotent::new(admin.identity(), idempotency_key.clone(), fingerprint, cx);
         let completion = self.commit_with_retry(&request, max_wait, |_| async {
             let plan = self.plan_revocation(admin, &revocation, cx).await?;
-            let RevocationPlan { target, log_entries, precondition, state_changes, audit_record } = plan;
+            let RevocationPlan { target, log_entries, precondition, state_changes, lifted, audit_record } = plan;
             let record = Record {
                 admin: Some(admin.identity()),
                 requested: Some(requested_details(target.kind(), &target.key(), *action)),
@@ -83,7 +86,15 @@ impl Service {
                 source: cx.source_text(),
                 ..*audit_record
             };
-            let write = WriteSet {
+            let approval = match &lifted {
+                Some(block) if lift_needs_approval(block, &admin.identity()) => {
+                    let snapshot = self.inner.follower.committed_snapshot(cx.now).await?;
+                    let current = json!({"block": block.kind, "reason": block.reason, "by": block.by, "at": block.at});
+                    self.find_approval(admin, &snapshot.registry, &act_of(&record, Some(&current))?, cx)?
+                }
+                Some(_) | None => None,
+            };
+            let mut write = WriteSet {
                 precondition,
                 idempotency: request.storing(&StoredRevocation::new(&target, cx.now))?,
                 state_changes,
@@ -91,6 +102,7 @@ impl Service {
                 audit_records: vec![record],
                 ..WriteSet::default()
             };
+            apply_approval(&mut write, approval);
             Ok(Decision::Write(Box::new(write), target))
         });
         match completion.await {

@@ -30,7 +30,8 @@ pub(super) fn plan_block(
     cx: &RequestContext,
 ) -> Result<RevocationPlan, Error> {
     let subject = block_subject(registry, target, action)?;
-    let current = registry.find_block(&subject).map(|block| block.kind);
+    let block = registry.find_block(&subject);
+    let current = block.map(|block| block.kind);
     let next = action.apply(current).map_err(ConflictError::Block)?;
     let by = admin.identity();
     let entry = |verb, target, forget_after| NewEntry {
@@ -76,6 +77,7 @@ pub(super) fn plan_block(
         log_entries,
         precondition: Some(Precondition::RegistryVersion(registry.version())),
         state_changes: vec![change],
+        lifted: block.filter(|_| next.is_none()).map(|block| Box::new(block.clone())),
         audit_record: Box::new(audit_record(&subject, next, cx)),
     })
 }

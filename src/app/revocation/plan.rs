@@ -9,6 +9,7 @@ use crate::{
     domain::{
         audit::{Event, Outcome, Record},
         id::TaskId,
+        registry::Block,
         revocation::{LogAction, NewEntry, Target, latest_possible_expiry, retain_until},
         task::{Initiator, TaskAction, Transition},
         time::Timestamp,
@@ -27,6 +28,8 @@ pub(super) struct RevocationPlan {
     pub(super) precondition: Option<Precondition>,
     /// The state changes that go with the entries.
     pub(super) state_changes: Vec<StateChange>,
+    /// The block that the plan lifts.
+    pub(super) lifted: Option<Box<Block>>,
     /// The audit record.
     pub(super) audit_record: Box<Record>,
 }
@@ -62,6 +65,7 @@ impl Service {
             target,
             precondition: None,
             state_changes: Vec::new(),
+            lifted: None,
             audit_record: Box::new(audit_record),
         };
         let at_resource = |uri: &ResourceUri| {
@@ -152,6 +156,7 @@ impl Service {
             precondition: Some(Precondition::TaskVersion(id, task.version)),
             audit_record: Box::new(transition_record(&by, &task, &transition, cx)),
             state_changes: vec![StateChange::TransitionTask(id, transition)],
+            lifted: None,
         })
     }
 }

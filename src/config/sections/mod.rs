@@ -4,6 +4,7 @@ pub(super) mod access;
 pub(super) mod audit;
 pub(super) mod authentication;
 pub(super) mod fetch;
+pub(super) mod four_eyes;
 pub(super) mod issuers;
 pub(super) mod keys;
 pub(super) mod limits;

@@ -25,6 +25,7 @@ pub fn category(record: &Record) -> &'static str {
         | Event::GrantChange
         | Event::BreakGlassCreate
         | Event::BreakGlassReview
+        | Event::AdminApprove
         | Event::KeyRotate
         | Event::KeyRevoke
         | Event::KeyRekey
@@ -52,6 +53,7 @@ pub fn describe(record: &Record) -> String {
         | Event::GrantChange
         | Event::BreakGlassCreate
         | Event::BreakGlassReview
+        | Event::AdminApprove
         | Event::KeyRotate
         | Event::KeyRevoke
         | Event::KeyRekey

@@ -84,6 +84,8 @@ pub(super) struct HashedRecord {
     admin: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     agents: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    approved_by: Option<String>,
     at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     authority_hash: Option<String>,
@@ -138,6 +140,7 @@ impl HashedRecord {
         let hashed = Self {
             admin: record.admin.clone(),
             agents: record.agents.clone(),
+            approved_by: record.approved_by.clone(),
             at: record.at,
             authority_hash: record.authority_hash.clone(),
             by: text("by", record.by.as_deref()),
@@ -180,6 +183,7 @@ impl HashedRecord {
         let record = Record {
             admin: self.admin,
             agents: self.agents,
+            approved_by: self.approved_by,
             at: self.at,
             authority_hash: self.authority_hash,
             by: text("by", self.by.as_ref())?,

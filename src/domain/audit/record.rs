@@ -46,6 +46,9 @@ pub enum Event {
     /// A token was issued on the basis of a break-glass grant.
     #[serde(rename = "break_glass.use")]
     BreakGlassUse,
+    /// An admin approved what another admin requests.
+    #[serde(rename = "admin.approve")]
+    AdminApprove,
     /// The use of a break-glass grant was reviewed.
     #[serde(rename = "break_glass.review")]
     BreakGlassReview,
@@ -163,6 +166,9 @@ pub struct Record {
     /// The agents, the current one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub agents: Vec<String>,
+    /// The second person, who approved what the admin requested: `admin:ID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
     /// The time of the event.
     pub at: Timestamp,
     /// The hash of the authority that was approved for the task. It identifies the approved intent
@@ -219,6 +225,7 @@ impl Record {
     pub fn new(at: Timestamp, event: Event, outcome: Outcome) -> Self {
         Self {
             at,
+            approved_by: None,
             event,
             outcome,
             requester: None,

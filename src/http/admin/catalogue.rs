@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    app::{Catalogue, ImportMode, RequestError},
+    app::{Actor, Catalogue, ImportMode, RequestError},
     domain::{
         id::{ClientId, ToolDigest, ToolName},
         registry::{
@@ -189,5 +189,5 @@ pub(in crate::http) async fn accept(
         return Err(RequestError::InvalidParameter("tools", rule).into());
     }
     let acceptances = body.tools.into_iter().map(AcceptedToolBody::into_acceptance).collect::<Result<Vec<_>, _>>()?;
-    Ok(Json(app.service.accept_tools(&admin.identity(), &id, &acceptances, &cx).await?.into()))
+    Ok(Json(app.service.accept_tools(Actor::Admin(&admin), &id, &acceptances, &cx).await?.into()))
 }

@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    app::{IssuerKeysChange, IssuerKeysReceipt},
+    app::{Actor, IssuerKeysChange, IssuerKeysReceipt},
     domain::id::Reason,
     http::{
         AppState,
@@ -54,6 +54,7 @@ pub(in crate::http) async fn refresh(
 ) -> Result<Json<IssuerKeysView>, Problem> {
     let RefreshBody { reason, withdraw, restore } = body;
     let change = IssuerKeysChange { withdraw, restore };
-    let receipt = app.service.refresh_issuer_keys(&admin.identity(), &issuer, &change, &reason, key, &cx).await?;
+    let actor = Actor::Admin(&admin);
+    let receipt = app.service.refresh_issuer_keys(actor, &issuer, &change, &reason, key, &cx).await?;
     Ok(Json(receipt.into()))
 }

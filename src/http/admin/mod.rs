@@ -1,5 +1,6 @@
 //! The administration API: `/v1/admin/…`.
 
+pub(super) mod approvals;
 pub(super) mod audit;
 pub(super) mod blocks;
 pub(super) mod break_glass;

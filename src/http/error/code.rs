@@ -218,6 +218,9 @@ impl From<&ConflictError> for ErrorCode {
             | ConflictError::Block(_)
             | ConflictError::ReviewRejected(_)
             | ConflictError::ConfirmationRequired(_)
+            | ConflictError::ApprovalRequired(_)
+            | ConflictError::ApprovalInvalid(_)
+            | ConflictError::NoPerson(_)
             | ConflictError::SecretAlreadyShown
             | ConflictError::UnknownCursor
             | ConflictError::StatusListExpired

@@ -28,6 +28,8 @@ enum ProblemType {
     Contended,
     SecretAlreadyShown,
     ConfirmationRequired,
+    ApprovalRequired,
+    ApprovalInvalid,
     UnknownCursor,
     StatusListExpired,
     TooLarge,
@@ -56,6 +58,8 @@ impl ProblemType {
             Self::Contended => "contended",
             Self::SecretAlreadyShown => "secret_already_shown",
             Self::ConfirmationRequired => "confirmation_required",
+            Self::ApprovalRequired => "approval_required",
+            Self::ApprovalInvalid => "approval_invalid",
             Self::UnknownCursor => "unknown_cursor",
             Self::StatusListExpired => "status_list_expired",
             Self::TooLarge => "too_large",
@@ -81,7 +85,9 @@ impl ProblemType {
             | Self::DefinitionChanged
             | Self::Contended
             | Self::SecretAlreadyShown
-            | Self::ConfirmationRequired => StatusCode::CONFLICT,
+            | Self::ConfirmationRequired
+            | Self::ApprovalRequired
+            | Self::ApprovalInvalid => StatusCode::CONFLICT,
             Self::UnknownCursor | Self::StatusListExpired => StatusCode::GONE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -105,6 +111,8 @@ impl ProblemType {
             Self::Contended => "Concurrent change",
             Self::SecretAlreadyShown => "Secret already shown",
             Self::ConfirmationRequired => "Confirmation required",
+            Self::ApprovalRequired => "Second person required",
+            Self::ApprovalInvalid => "Approval not valid for the act",
             Self::UnknownCursor => "Unknown cursor",
             Self::StatusListExpired => "Status list expired",
             Self::TooLarge => "Request too large",
@@ -149,6 +157,8 @@ impl From<&Error> for ProblemType {
             Error::Conflict(ConflictError::ConcurrentUpdate) => Self::Contended,
             Error::Conflict(ConflictError::SecretAlreadyShown) => Self::SecretAlreadyShown,
             Error::Conflict(ConflictError::ConfirmationRequired(_)) => Self::ConfirmationRequired,
+            Error::Conflict(ConflictError::ApprovalRequired(_)) => Self::ApprovalRequired,
+            Error::Conflict(ConflictError::ApprovalInvalid(_) | ConflictError::NoPerson(_)) => Self::ApprovalInvalid,
             Error::Conflict(ConflictError::UnknownCursor) => Self::UnknownCursor,
             Error::Conflict(ConflictError::StatusListExpired) => Self::StatusListExpired,
             Error::Conflict(ConflictError::TooManySubscribers) => Self::TooManySubscribers,
@@ -178,9 +188,10 @@ impl From<&Error> for ProblemType {
 pub(in crate::http) struct Problem {
     r#type: ProblemType,
     challenge: Option<&'static str>,
-    detail: String,
-    reason: String,
+    detail: Box<str>,
+    reason: Box<str>,
     state: Option<TaskState>,
+    approval_request: Option<Box<str>>,
     retry: Option<RetryHint>,
 }
 
@@ -193,6 +204,9 @@ struct ProblemBody<'a> {
     /// The state of the task that does not allow the action.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<TaskState>,
+    /// What a second person approves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval_request: Option<&'a str>,
 }
 
 impl From<Error> for Problem {
@@ -204,9 +218,13 @@ impl From<Error> for Problem {
         Self {
             r#type: ProblemType::from(&error),
             challenge: www_authenticate(&error),
-            detail: describe(&error),
-            reason: error.to_string(),
+            detail: describe(&error).into(),
+            reason: error.to_string().into(),
             state,
+            approval_request: match &error {
+                Error::Conflict(ConflictError::ApprovalRequired(request)) => Some(request.clone()),
+                _ => None,
+            },
             retry: RetryHint::of(&error),
         }
     }
@@ -258,8 +276,15 @@ impl Problem {
     }
 
     fn with_text(code: ErrorCode, text: &str) -> Self {
-        let r#type = ProblemType::OAuth(code);
-        Self { r#type, challenge: None, detail: text.to_owned(), reason: text.to_owned(), state: None, retry: None }
+        Self {
+            r#type: ProblemType::OAuth(code),
+            challenge: None,
+            detail: text.into(),
+            reason: text.into(),
+            state: None,
+            approval_request: None,
+            retry: None,
+        }
     }
 
     /// Returns the response of a failed readiness probe. It names the failed check; the cause is in
@@ -273,7 +298,7 @@ impl Problem {
             Error::Unavailable(Outage { operation: OP_FIND_SIGNING_KEY, .. }) => "keys",
             _ => "store",
         };
-        Self { detail: format!("failed check: {check}; retry later"), ..Self::from(error) }
+        Self { detail: format!("failed check: {check}; retry later").into(), ..Self::from(error) }
     }
 }
 
@@ -286,6 +311,7 @@ impl IntoResponse for Problem {
             status: status.as_u16(),
             detail: &self.detail,
             state: self.state,
+            approval_request: self.approval_request.as_deref(),
         };
         // A struct of strings and a number always serializes.
         let body = serde_json::to_string(&body).unwrap_or_default();
@@ -296,7 +322,7 @@ impl IntoResponse for Problem {
         if let Some(retry) = self.retry {
             retry.insert_into(response.headers_mut());
         }
-        response.extensions_mut().insert(Refusal { code, reason: self.reason });
+        response.extensions_mut().insert(Refusal { code, reason: self.reason.into() });
         response
     }
 }
@@ -320,7 +346,9 @@ mod tests {
                 ProblemType::DefinitionChanged => Some(ProblemType::Contended),
                 ProblemType::Contended => Some(ProblemType::SecretAlreadyShown),
                 ProblemType::SecretAlreadyShown => Some(ProblemType::ConfirmationRequired),
-                ProblemType::ConfirmationRequired => Some(ProblemType::UnknownCursor),
+                ProblemType::ConfirmationRequired => Some(ProblemType::ApprovalRequired),
+                ProblemType::ApprovalRequired => Some(ProblemType::ApprovalInvalid),
+                ProblemType::ApprovalInvalid => Some(ProblemType::UnknownCursor),
                 ProblemType::UnknownCursor => Some(ProblemType::StatusListExpired),
                 ProblemType::StatusListExpired => Some(ProblemType::TooLarge),
                 ProblemType::TooLarge => Some(ProblemType::UnsupportedMediaType),

@@ -183,7 +183,7 @@ impl FromRequestParts<AppState> for AdminOperator {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         let (caller, cx) = require_api_scope(parts, app, Family::Admin, &[ADMIN_SCOPE]).await?;
-        Ok(Self(caller, cx))
+        Ok(Self(caller.with_approval(find_approval(&parts.headers)?), cx))
     }
 }
 
@@ -260,6 +260,15 @@ impl FromRequestParts<AppState> for FeedSubscriber {
         AdmissionSlot::of(&parts.extensions).hold(app.service.admit_client(Family::Feed, subscriber.client())?);
         Ok(Self(subscriber, cx))
     }
+}
+
+/// Returns the approval of a second person.
+fn find_approval(headers: &HeaderMap) -> Result<Option<String>, RequestError> {
+    let mut values = headers.get_all("errand-approval").iter();
+    let (Some(value), duplicate) = (values.next(), values.next()) else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| duplicate.is_none());
+    let rule = "must be one `approval` from `/v1/admin/approvals`";
+    text.map(|text| Some(text.to_owned())).ok_or(RequestError::InvalidParameter("errand-approval", rule))
 }
 
 async fn require_api_scope(

@@ -2,3 +2,4 @@
 
 pub(super) mod break_glass;
 pub(super) mod consent;
+pub(super) mod four_eyes;
