@@ -95,16 +95,7 @@ impl TestStore {
 
     /// Opens the store. Every call returns a separate instance, as another replica has.
     pub async fn open(&self) -> Arc<dyn Database> {
-        // Long timeouts, because tests share the machine.
-        let timeout = Duration::from_mins(1);
-        let options = StoreOptions {
-            max_connections: 4,
-            list_connections: 4,
-            acquire_timeout: timeout,
-            statement_timeout: timeout,
-            list_timeout: timeout,
-        };
-        let store = connect(&self.url, &options).await.unwrap();
+        let store = connect(&self.url, &patient_options()).await.unwrap();
         store.unlock(sealer());
         store
     }
@@ -159,6 +150,18 @@ impl Drop for TestStore {
     }
 }
 
+/// Returns options with long timeouts, because tests share the machine.
+fn patient_options() -> StoreOptions {
+    let timeout = Duration::from_mins(1);
+    StoreOptions {
+        max_connections: 4,
+        list_connections: 4,
+        acquire_timeout: timeout,
+        statement_timeout: timeout,
+        list_timeout: timeout,
+    }
+}
+
 fn server() -> Url {
     #[expect(clippy::disallowed_methods, reason = "the environment names the PostgreSQL server of the tests")]
     let url = std::env::var("ERRAND_TEST_POSTGRES_URL").unwrap_or_else(|_| {
@@ -197,7 +200,7 @@ async fn template() -> &'static str {
             run(&mut admin, format!("DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)")).await;
             run(&mut admin, format!("CREATE DATABASE {unfinished} TEMPLATE template0")).await;
             let url = with_database(&server, &unfinished);
-            connect(&url, &StoreOptions::default()).await.unwrap().migrate().await.unwrap();
+            connect(&url, &patient_options()).await.unwrap().migrate().await.unwrap();
             run(&mut admin, format!("ALTER DATABASE {unfinished} RENAME TO {name}")).await;
         }
         // The lock is released with the connection.

@@ -136,17 +136,17 @@ async fn exchange_without_grant_is_refused(server: Server) {
 
 async fn withdrawn_grant_ends_its_tokens(server: Server) {
     let other = server.replica().await;
-    let short = create_grant(&server, grant_body(&READ_TOOLS, 90)).await;
+    let short = create_grant(&server, grant_body(&READ_TOOLS, 280)).await;
     let form = server.exchange_form(&server.user_token(json!({})));
     let token = server.issue_token("planner", &form).await;
     let claims = decode_claims(&token);
-    assert!(claims["exp"].as_i64().unwrap() <= Server::now() + 90, "no token outlives its grant");
+    assert!(claims["exp"].as_i64().unwrap() <= Server::now() + 280, "no token outlives its grant");
     let handed = server.issue_token("planner", &server.delegation_form(&token, "reader")).await;
     let child =
         other.issue_token("reader", &form_with_changes(&server.exchange_form(&handed), &[("purpose", "")])).await;
     assert_eq!((&decode_claims(&child)["grant"], &decode_claims(&handed)["grant"]), (&json!(short), &json!(short)));
     // A new grant does not extend the first one: its tokens end with it.
-    let second = create_grant(&server, grant_body(&READ_TOOLS, 60)).await;
+    let second = create_grant(&server, grant_body(&READ_TOOLS, 250)).await;
     assert!(server.is_active(&token).await && other.is_active(&child).await);
     assert_eq!(withdraw_grant(&server, &short).await, 204);
     for at in [&server, &other] {

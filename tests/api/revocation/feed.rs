@@ -590,9 +590,9 @@ async fn lagging_subscriber_skips_expired_entries(server: Server) {
     let from = head_position(&server, &api).await;
     let now = Server::now();
     // Token revocations from two days ago. Each token expired an hour later; every thousandth
-    // expires only now.
+    // expires in an hour.
     let row = |n: u64| {
-        let forget = if n.is_multiple_of(1000) { now + 60 } else { now - 47 * 3600 };
+        let forget = if n.is_multiple_of(1000) { now + 3600 } else { now - 47 * 3600 };
         format!(
             "({}, 'revoke', 'token', '{}', 'x', 'admin:ops', {}, {forget})",
             from + n,
