@@ -150,23 +150,21 @@ impl ConnectionTable {
     /// Ends connections if all together hold more than the limit. `held_by` returns the bytes of a
     /// connection, and the number of ticks without progress.
     fn limit(&self, reason: EndReason, held: usize, limit: usize, held_by: impl Fn(&Connection) -> (usize, u64)) {
-        let mut excess = held.saturating_sub(limit);
-        if excess == 0 {
+        if held <= limit {
             return;
         }
         let connections = self.entries.lock().connections.values().map(Arc::clone).collect::<Vec<_>>();
-        let mut candidates = Vec::new();
-        for connection in connections {
-            let (bytes, ticks) = held_by(&connection);
-            if connection.is_aborted() {
-                // Its bytes go with it, as soon as its task runs.
-                excess = excess.saturating_sub(bytes);
-            } else if bytes > 0 {
-                candidates.push((ticks, bytes, connection));
-            }
-        }
-        candidates.sort_unstable_by_key(|(ticks, bytes, _)| std::cmp::Reverse((*ticks, *bytes)));
-        for (_, bytes, connection) in candidates {
+        // The bytes of an aborted connection go with it, as soon as its task runs.
+        let live = connections.into_iter().filter(|connection| !connection.is_aborted());
+        let mut candidates = live
+            .map(|connection| (held_by(&connection), connection))
+            .filter(|((bytes, _), _)| *bytes > 0)
+            .collect::<Vec<_>>();
+        candidates.sort_unstable_by_key(|((bytes, ticks), _)| std::cmp::Reverse((*ticks, *bytes)));
+        // The total of before also has connections that were closed meanwhile.
+        let held = candidates.iter().fold(0_usize, |sum, ((bytes, _), _)| sum.saturating_add(*bytes));
+        let mut excess = held.saturating_sub(limit);
+        for ((bytes, _), connection) in candidates {
             if excess == 0 {
                 break;
             }
