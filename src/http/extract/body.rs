@@ -32,7 +32,7 @@ pub(in crate::http) async fn buffer_body(mut request: Request) -> Request {
 }
 
 /// Reads the body of a request like [`buffer_body`]. Of a body that is longer than
-/// [`MAX_BODY_BYTES`], it reads the start only, and [`read_long_body`] reads the rest.
+/// [`MAX_BODY_BYTES`], it reads the start only, and [`read_body`] reads the rest.
 pub(in crate::http) async fn buffer_body_start(mut request: Request) -> Request {
     if request.body().is_end_stream() {
         return request;
