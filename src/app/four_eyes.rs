@@ -15,7 +15,7 @@ use crate::{
     domain::{
         audit::{Event, Outcome, Record},
         decode_base64url, encode_base64url,
-        four_eyes::{act_digest, check_person, check_two_persons, is_declared},
+        four_eyes::{act_digest, check_person, check_requester, check_two_persons, is_declared},
         id::ClientId,
         registry::Registry,
         settings::MAX_BODY_BYTES,
@@ -76,6 +76,23 @@ struct ApprovedAct {
     id: String,
 }
 
+impl RequestedAct {
+    /// Checks that the act can still be approved.
+    fn check(&self, now: Timestamp) -> Result<(), &'static str> {
+        if self.expires.has_passed(now) { Err("has expired; repeat the request") } else { Ok(()) }
+    }
+}
+
+impl ApprovedAct {
+    /// Checks that the approval is for this act of this admin, and can still be used.
+    fn check(&self, act: &str, first: &ClientId, now: Timestamp) -> Result<(), &'static str> {
+        if self.act_digest != act || self.by != *first {
+            return Err("is for another request or another admin");
+        }
+        if self.expires.has_passed(now) { Err("has expired") } else { Ok(()) }
+    }
+}
+
 /// The approval of an act.
 #[derive(Debug)]
 pub struct ApprovalReceipt {
@@ -99,7 +116,7 @@ impl Service {
             return Ok(None);
         }
         let first = admin.client().id();
-        check_person(registry, first)?;
+        check_requester(registry, first)?;
         let Some(text) = admin.approval() else {
             let id = self.inner.ports.entropy.new_uuid().to_string();
             let expires = cx.now.saturating_add(APPROVAL_LIFETIME);
@@ -107,23 +124,21 @@ impl Service {
                 RequestedAct { act: act.clone(), by: first.clone(), expires, id, act_digest: act_digest(act) };
             let request = self.seal(REQUEST, &request);
             if request.len().saturating_add(APPROVAL_BODY_OVERHEAD) > MAX_BODY_BYTES {
-                let text = "the act needs a second person, and is too large to be approved; declare the object in the configuration file";
+                let text = "the act needs a second person, and is too large to be approved; change or accept fewer tools at a time, or declare the object in the configuration file";
                 return Err(ConflictError::Inconsistent(text.into()));
             }
             return Err(ConflictError::ApprovalRequired(request.into()));
         };
-        let invalid = ConflictError::ApprovalInvalid;
-        let approved = self.open::<ApprovedAct>(APPROVAL, text).ok_or(invalid("is not one of this server"))?;
-        if approved.act_digest != act_digest(act) || approved.by != *first {
-            return Err(invalid("is for another request or another admin"));
-        }
-        if approved.expires.has_passed(cx.now) {
-            return Err(invalid("has expired"));
-        }
+        let act = act_digest(act);
+        let approved = self.open::<ApprovedAct>(APPROVAL, text);
+        let approved = approved.ok_or(ConflictError::ApprovalInvalid("is not one of this server"))?;
+        approved.check(&act, first, cx.now).map_err(ConflictError::ApprovalInvalid)?;
         check_two_persons(registry, first, &approved.approver)?;
-        let keep_until = approved.expires.saturating_add(APPROVAL_LIFETIME);
-        let guard = ReplayGuard { party: APPROVAL_PARTY.into(), id: approved.id, keep_until };
-        Ok(Some(Approval { by: format!("admin:{}", approved.approver), guard }))
+        let guard = |id: String, keep_until| ReplayGuard { party: APPROVAL_PARTY.into(), id, keep_until };
+        let one = guard(approved.id, approved.expires.saturating_add(APPROVAL_LIFETIME));
+        // What was requested before this use expires within this time.
+        let same_act = guard(format!("{first} {act}"), cx.now.saturating_add(APPROVAL_LIFETIME));
+        Ok(Some(Approval { by: format!("admin:{}", approved.approver), guards: [one, same_act] }))
     }
 
     /// Approves what another admin requests. A dry run only shows it.
@@ -140,9 +155,7 @@ impl Service {
         if is_dry_run {
             return Ok(ApprovalReceipt { request, approval: None });
         }
-        if request.expires.has_passed(cx.now) {
-            return Err(invalid("has expired; repeat the request").into());
-        }
+        request.check(cx.now).map_err(invalid)?;
         let approver = admin.client().id();
         let record = Record {
             admin: Some(admin.identity()),
@@ -211,4 +224,29 @@ pub(in crate::app) fn act_of(record: &Record, current: Option<&Value>) -> Result
     let event = serde_json::to_value(record.event).map_err(Outage::during("describe an act"))?;
     let Record { resource, requested, reason, .. } = record;
     Ok(json!({"event": event, "resource": resource, "requested": requested, "reason": reason, "current": current}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_and_approval_are_for_one_act_and_a_time() {
+        let id = |text: &str| text.parse::<ClientId>().unwrap();
+        let (at, expires) = (Timestamp::from_unix, Timestamp::from_unix(100));
+        let (by, act_digest) = (id("ops"), "act".to_owned());
+        let request =
+            RequestedAct { act: json!({}), by: by.clone(), expires, id: "1".into(), act_digest: act_digest.clone() };
+        assert_eq!(request.check(at(99)), Ok(()));
+        assert_eq!(request.check(at(100)), Err("has expired; repeat the request"));
+        let approved = ApprovedAct { act_digest, approver: id("boss"), by, expires, id: "1".into() };
+        for (act, first, now, want) in [
+            ("act", "ops", 99, Ok(())),
+            ("act", "ops", 100, Err("has expired")),
+            ("other", "ops", 99, Err("is for another request or another admin")),
+            ("act", "boss", 99, Err("is for another request or another admin")),
+        ] {
+            assert_eq!(approved.check(act, &id(first), at(now)), want, "{act} {first} {now}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use super::{
     warnings,
 };
 use crate::domain::{
-    four_eyes::FourEyes,
+    four_eyes::{FourEyes, is_active_operator},
     id::ClientId,
     jose::jwk::JwkSet,
     registry::{
@@ -121,7 +121,7 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
         "tasks",
         format_args!("{}, at most {}", format_lifetime(tasks.lifetime), format_lifetime(tasks.max_lifetime)),
     ));
-    text.push(format_line("four eyes", describe_four_eyes(config.four_eyes)));
+    text.push(format_line("four eyes", describe_four_eyes(config)));
     let (introspections, evaluations) = (config.audit.introspections.as_str(), config.audit.evaluations.as_str());
     text.push(format_line("audit", format_args!("introspections: {introspections}; evaluations: {evaluations}")));
     let format = match config.log.format {
@@ -158,11 +158,15 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
     summarize_fetch(config, text);
 }
 
-fn describe_four_eyes(four_eyes: FourEyes) -> &'static str {
-    match four_eyes {
-        FourEyes::WithTwoOperators => "if this file declares two operators or more",
-        FourEyes::Always => "required",
-        FourEyes::Never => "not required",
+fn describe_four_eyes(config: &Config) -> String {
+    let operators = config.objects.iter().filter(|object| is_active_operator(object)).count();
+    let declared = format!("operators that this file declares: {operators}");
+    match config.four_eyes {
+        FourEyes::WithTwoOperators if operators >= 2 => format!("in effect ({declared})"),
+        FourEyes::WithTwoOperators => format!("not in effect ({declared})"),
+        FourEyes::Always if operators >= 2 => format!("required ({declared})"),
+        FourEyes::Always => format!("required, and impossible over REST ({declared})"),
+        FourEyes::Never => "not required".to_owned(),
     }
 }
 

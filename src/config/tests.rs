@@ -298,7 +298,7 @@ fn example_is_valid_and_states_defaults() {
       signing keys    ES256; rotated every 30 d, published 15 min ahead, kept 1 h after
       tokens          5 min; API tokens 15 min; at most 4 agents in the chain; leeway 30 s; assertions 5 min
       tasks           1 h, at most 1 d
-      four eyes       if this file declares two operators or more
+      four eyes       not in effect (operators that this file declares: 1)
       audit           introspections: changes; evaluations: changes
       log             json, info
       traces          not exported
@@ -351,6 +351,36 @@ fn example_is_valid_and_states_defaults() {
     WARNINGS: settings that weaken security or look unintended
       ! store: the connection does not require TLS; add `?sslmode=verify-full` to the URL
     "#);
+}
+
+#[test]
+fn summary_says_whether_acts_need_two_operators() {
+    let dir = config_dir();
+    let admin = |id: &str, role: &str| {
+        format!(
+            "\n[[admins]]\nid = \"{id}\"\nrole = \"{role}\"\nauthentication = {{ method = \"client_secret_basic\" }}\n"
+        )
+    };
+    let (boss, watch) = (admin("boss", "operator"), admin("watch", "auditor"));
+    for (setting, more, rule, want) in [
+        ("", "", FourEyes::WithTwoOperators, "not in effect (operators that this file declares: 1)"),
+        ("", &*watch, FourEyes::WithTwoOperators, "not in effect (operators that this file declares: 1)"),
+        ("", &*boss, FourEyes::WithTwoOperators, "in effect (operators that this file declares: 2)"),
+        (
+            "required = true",
+            "",
+            FourEyes::Always,
+            "required, and impossible over REST (operators that this file declares: 1)",
+        ),
+        ("required = true", &*boss, FourEyes::Always, "required (operators that this file declares: 2)"),
+        ("required = false", &*boss, FourEyes::Never, "not required"),
+    ] {
+        let text = EXAMPLE.replace("# required = true", setting) + more;
+        let config = load(&dir, &text, &variables).unwrap();
+        assert_eq!(config.four_eyes, rule, "{setting}");
+        let text = summarize(&config);
+        assert!(text.contains(&format!("four eyes       {want}\n")), "{setting} {more}: {text}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::domain::{
         Block, BlockKind, Entry, ObjectKind, Registry, RegistryObject, Source, admin::Role, policy::Effect,
         resource::Resource,
     },
+    secret::SecretTag,
 };
 
 /// `[four_eyes] required`: when acts need a second person.
@@ -40,6 +41,11 @@ pub enum PersonError {
     /// Both parties are the same.
     #[error("the admin who requests an act can't approve it; another operator must")]
     SamePerson,
+    /// No other party can approve.
+    #[error(
+        "the act needs two operators that the configuration file declares and that are not blocked, and there is only one; declare another one there, or set `[four_eyes] required` to false"
+    )]
+    NoSecond,
 }
 
 impl FourEyes {
@@ -58,8 +64,14 @@ impl FourEyes {
 }
 
 fn is_declared_operator(entry: &Entry) -> bool {
-    match &entry.object {
-        RegistryObject::Admin(admin) => entry.source == Source::File && admin.role == Role::Operator && !admin.disabled,
+    entry.source == Source::File && is_active_operator(&entry.object)
+}
+
+/// Returns whether an object is an operator that is not disabled. Blocks are no part of an object.
+#[must_use]
+pub fn is_active_operator(object: &RegistryObject) -> bool {
+    match object {
+        RegistryObject::Admin(admin) => admin.role == Role::Operator && !admin.disabled,
         RegistryObject::Issuer(_) | RegistryObject::Agent(_) | RegistryObject::Resource(_) => false,
     }
 }
@@ -76,6 +88,15 @@ pub fn check_person(registry: &Registry, id: &ClientId) -> Result<(), PersonErro
     if is_declared(registry, id.as_str()) && is_active { Ok(()) } else { Err(PersonError::NotDeclared(id.clone())) }
 }
 
+/// Checks that a party counts as a person, and that another one could approve what it requests.
+pub fn check_requester(registry: &Registry, first: &ClientId) -> Result<(), PersonError> {
+    check_person(registry, first)?;
+    let is_second = |entry: &Entry| {
+        entry.object.id().parse().is_ok_and(|second: ClientId| check_two_persons(registry, first, &second).is_ok())
+    };
+    if registry.entries().iter().any(is_second) { Ok(()) } else { Err(PersonError::NoSecond) }
+}
+
 /// Checks that two parties may carry out an act together: one requests it, the other approves it.
 pub fn check_two_persons(registry: &Registry, first: &ClientId, second: &ClientId) -> Result<(), PersonError> {
     check_person(registry, first)?;
@@ -86,11 +107,14 @@ pub fn check_two_persons(registry: &Registry, first: &ClientId, second: &ClientI
 }
 
 /// Returns whether putting an object needs a second person: it creates or changes an admin or an
-/// issuer, or it takes a protection away from a resource. To disable an admin or an issuer, or to
-/// make an operator an auditor, a single admin is sufficient.
+/// issuer, it enables a disabled object, or it takes a protection away from a resource. To disable
+/// an object, or to make an operator an auditor, a single admin is sufficient.
 #[must_use]
 pub fn put_needs_approval(registry: &Registry, new: &RegistryObject) -> bool {
     let old = registry.entry(new.kind(), new.id()).map(|entry| &entry.object);
+    if old.is_some_and(|old| old.is_disabled() && !new.is_disabled()) {
+        return true;
+    }
     match (old, new) {
         (Some(RegistryObject::Resource(old)), RegistryObject::Resource(new)) => weakens(registry, old, new),
         (_, RegistryObject::Agent(_) | RegistryObject::Resource(_)) => false,
@@ -114,14 +138,23 @@ fn only_restricts(old: &RegistryObject, new: &RegistryObject) -> bool {
 }
 
 /// Returns whether a change of a resource avoids a second person elsewhere: a destructive tool
-/// would no longer count as one, fewer calls would need consent, or accepted definitions of tools
-/// would be dropped because the resource moves, so that the next import accepts others.
+/// would no longer count as one, fewer calls would need consent, break-glass grants would be
+/// accepted, or accepted definitions of tools would be dropped because the resource moves, so that
+/// the next import accepts others. A tool that is removed and comes back with its accepted
+/// definition may have been a destructive one.
 fn weakens(registry: &Registry, old: &Resource, new: &Resource) -> bool {
     let effects = [Effect::Read, Effect::Write, Effect::Destructive];
     let needs_less_consent = |effect| old.consent.is_required_for(effect) && !new.consent.is_required_for(effect);
     let is_destructive =
         |name: &ToolName| old.tools.iter().any(|tool| tool.name == *name && tool.effect == Effect::Destructive);
+    let is_back = |name: &ToolName| {
+        let has_definition =
+            || registry.known_tools_of(&old.id).any(|(known, state)| known == name && state.accepted.is_some());
+        old.tools.iter().all(|tool| tool.name != *name) && has_definition()
+    };
     effects.into_iter().any(needs_less_consent)
+        || (!old.break_glass.is_allow() && new.break_glass.is_allow())
+        || new.tools.iter().any(|tool| tool.effect != Effect::Destructive && is_back(&tool.name))
         || new.tools.iter().any(|tool| tool.effect != Effect::Destructive && is_destructive(&tool.name))
         || (old.uri != new.uri && registry.known_tools_of(&old.id).any(|(_, known)| known.accepted.is_some()))
 }
@@ -137,6 +170,12 @@ pub fn lift_needs_approval(block: &Block, by: &str) -> bool {
 #[must_use]
 pub fn act_digest(act: &Value) -> String {
     encode_base64url(digest(&SHA256, act.to_string().as_bytes()).as_ref())
+}
+
+/// Returns the name of a stored secret in an act that replaces it.
+#[must_use]
+pub fn secret_digest(tag: &SecretTag) -> String {
+    encode_base64url(digest(&SHA256, tag.as_bytes()).as_ref())
 }
 
 /// Returns whether a grant for a requester needs a second person: it covers a destructive tool, or
@@ -203,6 +242,15 @@ mod tests {
         ] {
             assert_eq!(check_two_persons(&all, &id(first), &id(second)), want, "{first} {second}");
         }
+        assert_eq!(check_requester(&all, &id("ops")), Ok(()));
+        assert_eq!(check_requester(&all, &id("made")), not_declared("made"));
+        let alone = registry(vec![
+            admin("ops", Source::File, "operator", false),
+            admin("made", Source::Api, "operator", false),
+            admin("audit", Source::File, "auditor", false),
+            admin("left", Source::File, "operator", true),
+        ]);
+        assert_eq!(check_requester(&alone, &id("ops")), Err(PersonError::NoSecond));
     }
 
     #[test]
@@ -271,11 +319,15 @@ mod tests {
 
     #[test]
     fn weaker_protection_of_a_resource_needs_approval() {
+        let with = |changes: Value| {
+            let mut body = json!({"id": "files", "uri": "https://files.example.com/mcp", "tools": [],
+                "authentication": {"method": "client_secret_basic"}, "consent": "destructive"});
+            body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            RegistryObject::Resource(serde_json::from_value(body).unwrap())
+        };
         let resource = |uri: &str, consent: &str, tools: &[(&str, &str)]| {
             let tools = tools.iter().map(|(name, effect)| json!({"name": name, "scope": "s", "effect": effect}));
-            let body = json!({"id": "files", "uri": uri, "authentication": {"method": "client_secret_basic"},
-                "consent": consent, "tools": tools.collect::<Vec<_>>()});
-            RegistryObject::Resource(serde_json::from_value(body).unwrap())
+            with(json!({"uri": uri, "consent": consent, "tools": tools.collect::<Vec<_>>()}))
         };
         let (here, there) = ("https://files.example.com/mcp", "https://new.example.com/mcp");
         let old = resource(here, "destructive", &[("read", "read"), ("delete", "destructive")]);
@@ -298,6 +350,33 @@ mod tests {
             (resource(there, "destructive", &tools), false, false),
         ] {
             assert_eq!(put_needs_approval(&all(known), &new), want, "{new:?}");
+        }
+        // A tool that was removed comes back; `read` has an accepted definition.
+        let all_of = |old: &RegistryObject| {
+            let known = KnownTool { accepted: Some(ToolDigest::of_canonical("{}")), observed: None };
+            registry(vec![Entry { object: old.clone(), source: Source::Api }])
+                .with_tools(BTreeMap::from([(id("files"), BTreeMap::from([("read".parse().unwrap(), known)]))]))
+        };
+        for (old, new, want) in [
+            (with(json!({})), resource(here, "destructive", &[("read", "read")]), true),
+            (with(json!({})), resource(here, "destructive", &[("read", "destructive")]), false),
+            (with(json!({})), resource(here, "destructive", &[("other", "read")]), false),
+            (with(json!({"break_glass": "refuse"})), with(json!({})), true),
+            (with(json!({})), with(json!({"break_glass": "refuse"})), false),
+            (with(json!({"disabled": true})), with(json!({})), true),
+            (with(json!({})), with(json!({"disabled": true})), false),
+        ] {
+            assert_eq!(put_needs_approval(&all_of(&old), &new), want, "{old:?} -> {new:?}");
+        }
+        let agent = |disabled: bool| {
+            let body =
+                json!({"id": "planner", "authentication": {"method": "client_secret_basic"}, "disabled": disabled});
+            RegistryObject::Agent(serde_json::from_value(body).unwrap())
+        };
+        for (old, new, want) in [(true, false, true), (false, true, false), (true, true, false), (false, false, false)]
+        {
+            let all = registry(vec![Entry { object: agent(old), source: Source::Api }]);
+            assert_eq!(put_needs_approval(&all, &agent(new)), want, "{old} -> {new}");
         }
     }
 

@@ -10,19 +10,20 @@ pub(in crate::app) const APPROVAL_PARTY: &str = "admin approval";
 pub(in crate::app) struct Approval {
     /// The identity of the second person, for the audit record.
     pub(in crate::app) by: String,
-    /// The id that the write redeems.
-    pub(in crate::app) guard: ReplayGuard,
+    /// The ids that the write redeems: that of the approval, and that of the act. Of several
+    /// approvals of one act, the others must not repeat it after it was reversed.
+    pub(in crate::app) guards: [ReplayGuard; 2],
 }
 
 /// Returns whether a write redeems an approval and no other id that is used once.
 pub(super) fn redeems_approval_only(write: &WriteSet) -> bool {
-    matches!(write.replay_guards.as_slice(), [guard] if guard.party == APPROVAL_PARTY)
+    !write.replay_guards.is_empty() && write.replay_guards.iter().all(|guard| guard.party == APPROVAL_PARTY)
 }
 
-/// Adds an approval to a write: the id that it redeems, and the second person in the audit record.
+/// Adds an approval to a write: the ids that it redeems, and the second person in the audit record.
 pub(in crate::app) fn apply_approval(write: &mut WriteSet, approval: Option<Approval>) {
-    let Some(Approval { by, guard }) = approval else { return };
-    write.replay_guards.push(guard);
+    let Some(Approval { by, guards }) = approval else { return };
+    write.replay_guards.extend(guards);
     for record in &mut write.audit_records {
         record.approved_by = Some(by.clone());
     }

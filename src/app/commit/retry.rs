@@ -50,7 +50,7 @@ pub(in crate::app) enum Completion<T, R> {
 struct Races {
     has_precondition: bool,
     has_replay_guard: bool,
-    /// Whether the only replay guard is that of an approval.
+    /// Whether the only replay guards are those of an approval.
     is_over_approval: bool,
 }
 
@@ -136,7 +136,9 @@ impl Service {
                 // Another attempt would find the same.
                 CommitAttempt::LostRace if is_used => {
                     let replay = self.find_replay(request, max_wait).await?;
-                    let refusal = ConflictError::ApprovalInvalid("was used before");
+                    let refusal = ConflictError::ApprovalInvalid(
+                        "was used before, or another one of the same act was used in the last 15 minutes",
+                    );
                     return Ok(replay.map_or(Completion::Refused(refusal), Completion::Replayed));
                 }
                 CommitAttempt::LostRace => {}

@@ -114,9 +114,12 @@ impl Service {
         };
         let details = |grant: &Grant| json!({"id": id, "until": until, "authorization_details": grant.authority});
         let record = grant_record(by, &grant.requester, &grant.agent, cx);
-        let asked = json!({"until": until, "authorization_details": grant.authority, "agent": grant.agent,
-            "requester": grant.requester});
-        let act = act_of(&Record { requested: Some(asked), ..record.clone() }, None)?;
+        // With the pinned definitions: an approval does not cover those of later.
+        let act = |grant: &Grant| {
+            let asked = json!({"until": until, "authorization_details": grant.authority, "agent": grant.agent,
+                "requester": grant.requester});
+            act_of(&Record { requested: Some(asked), ..record.clone() }, None)
+        };
         let completion = self.commit_with_retry(&request, None, |_| async {
             let snapshot = self.inner.follower.snapshot(cx.now).await?;
             if !by.is_still_authorized(&snapshot) {
@@ -129,7 +132,7 @@ impl Service {
             self.check_grant(&snapshot, &grant, cx).await?;
             let approval = match by {
                 GrantActor::Admin(admin) if grant_needs_approval(&snapshot.registry, grant.authority.as_ref()) => {
-                    self.find_approval(admin, &snapshot.registry, &act, cx)?
+                    self.find_approval(admin, &snapshot.registry, &act(&grant)?, cx)?
                 }
                 GrantActor::Admin(_) | GrantActor::Requester(_) => None,
             };

@@ -20,6 +20,7 @@ use crate::{
     },
     domain::{
         audit::{Event, Outcome, Record},
+        four_eyes::put_needs_approval,
         id::{ClientId, TaskId, TokenId},
         registry::{
             Entry, ObjectKind, Registry, RegistryObject, Source,
@@ -155,14 +156,9 @@ impl Service {
             let (accepted, tools) =
                 accept_definitions(resource, records, acceptances, by, cx.now).map_err(ConflictError::from)?;
             let replaced = replaced_definitions(records, &accepted);
-            let approval = match actor {
-                Actor::Admin(admin) if !replaced.is_empty() => {
-                    self.find_approval(admin, registry, &act_of(&acted, Some(&json!(replaced)))?, cx)?
-                }
-                Actor::Admin(_) | Actor::Host(_) => None,
-            };
             let mut resource = resource.clone();
             let mut changes = Vec::new();
+            let mut weakened = None;
             if !tools.is_empty() {
                 // The entry as declared, without the effect of blocks.
                 let id = resource.id.to_string();
@@ -170,15 +166,23 @@ impl Service {
                 let Some(Entry { object: RegistryObject::Resource(declared), .. }) = declared else {
                     return Err(ConflictError::ManagedByFile.into());
                 };
-                let mut declared = declared.clone();
-                declared.tools.extend(tools.iter().cloned());
+                let mut extended = declared.clone();
+                extended.tools.extend(tools.iter().cloned());
                 resource.tools.extend(tools);
-                let entry = Entry { object: RegistryObject::Resource(declared), source: Source::Api };
+                let entry = Entry { object: RegistryObject::Resource(extended), source: Source::Api };
+                weakened = put_needs_approval(registry, &entry.object).then_some(declared);
                 let is_it = |e: &&Entry| e.object.kind() == ObjectKind::Resource && e.object.id() == id;
                 let others = registry.entries().iter().filter(|e| !is_it(e)).cloned();
                 validate_registry(others.chain([entry.clone()]).collect(), (ObjectKind::Resource, &id))?;
                 changes.push(StateChange::PutObject(Box::new(entry)));
             }
+            let approval = match actor {
+                Actor::Admin(admin) if !replaced.is_empty() || weakened.is_some() => {
+                    let current = json!({"definitions": replaced, "resource": weakened});
+                    self.find_approval(admin, registry, &act_of(&acted, Some(&current))?, cx)?
+                }
+                Actor::Admin(_) | Actor::Host(_) => None,
+            };
             let mut updated = records.to_vec();
             for record in accepted {
                 updated.retain(|old| old.tool != record.tool);

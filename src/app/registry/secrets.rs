@@ -1,5 +1,7 @@
 //! Client secrets.
 
+use serde_json::json;
+
 use crate::{
     app::{
         ApiCaller, ConflictError, Error, RequestContext, Service, commit::idempotency::Idempotent,
@@ -8,6 +10,7 @@ use crate::{
     domain::{
         audit::{Event, Outcome, Record},
         encode_base64url,
+        four_eyes::secret_digest,
         id::ClientId,
         registry::{ObjectKind, Source, StoredSecretTag, client::Client},
         secret::Secret,
@@ -53,8 +56,9 @@ impl Service {
                 return Err(ConflictError::ManagedByFile);
             }
             let protected = matches!(registered, Client::Admin(_)).then(|| {
-                let entry = registry.entry(ObjectKind::Admin, client.as_str());
-                Protected::new(entry.map(|entry| &entry.object))
+                let entry = registry.entry(ObjectKind::Admin, client.as_str()).map(|entry| &entry.object);
+                let replaced = registry.secret_tag(client).map(|stored| secret_digest(&stored.tag));
+                Protected { current: Some(json!({"admin": entry, "replaced_secret": replaced})) }
             });
             Ok((vec![StateChange::PutSecret(client.clone(), tag.clone())], (), protected))
         })

@@ -82,11 +82,22 @@ impl EndpointFamily {
     /// limit.
     pub(in crate::http) fn of(method: &Method, route: &str) -> Option<Self> {
         let is_write = *method != Method::GET && *method != Method::HEAD;
+        // To approve may be what a stop waits for.
         let ends_something = || {
             *method == Method::DELETE
-                || ["/revoke", "/suspend", "/complete", "/fail", "/resume", "/review", "/revocations", "/refresh"]
-                    .iter()
-                    .any(|end| route.ends_with(end))
+                || [
+                    "/revoke",
+                    "/suspend",
+                    "/complete",
+                    "/fail",
+                    "/resume",
+                    "/review",
+                    "/revocations",
+                    "/refresh",
+                    "/approvals",
+                ]
+                .iter()
+                .any(|end| route.ends_with(end))
         };
         match route {
             "/oauth2/token" => Some(Self::Token),
@@ -210,6 +221,7 @@ mod tests {
                 | "/v1/admin/tasks/{id}/fail"
                 | "/v1/admin/keys/{kid}/revoke"
                 | "/v1/admin/break-glass/{id}/review"
+                | "/v1/admin/approvals"
                 | "/v1/admin/issuers/{id}/keys/refresh",
             ) => Some(AdminRevocation),
             (_, path) if path.starts_with("/v1/admin/") => Some(Administration),

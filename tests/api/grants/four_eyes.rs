@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     grants::consent::expiry_in,
+    mcp_server::{McpServerFixture, ServerBehavior},
     server::{FILES, IDP, Server, read_response, secret},
 };
 
@@ -13,6 +14,7 @@ on_both_stores!(
     made_admin_and_host_token_count_as_no_person,
     approval_covers_one_state_and_active_persons,
     restriction_needs_one_operator,
+    catalogue_is_weakened_by_two,
 );
 
 /// Declares a second operator, which puts the rule into effect.
@@ -251,12 +253,22 @@ async fn approval_covers_one_state_and_active_persons(server: Server) {
     disabled["disabled"] = json!(true);
     assert_eq!(boss.send(&other, &(Method::PUT, "/admins/night".to_owned(), disabled), None).await.0, 200);
     refused_as(ops.send(&other, &enable, Some(&stale)).await, "approval_invalid");
+    // Of two approvals of one act, the second one does not repeat it after it was reversed.
+    let keys = format!("/issuers/{}/keys/refresh", IDP.replace("://", "%3A%2F%2F"));
+    let change = |member: &str| (Method::POST, keys.clone(), json!({"reason": "x", member: ["k1"]}));
+    let restore = change("restore");
+    let (one, two) = (approved(&other, &restore, &ops, &boss).await, approved(&other, &restore, &ops, &boss).await);
+    assert_eq!(ops.send(&other, &restore, Some(&one)).await.0, 200);
+    assert_eq!(boss.send(&other, &change("withdraw"), None).await.0, 200);
+    refused_as(ops.send(&other, &restore, Some(&two)).await, "approval_invalid");
     // An approver who was blocked since does not count, nor does a request of one.
     let given = approved(&other, &put("day"), &ops, &boss).await;
     assert_eq!(ops.send(&other, &block("agent", "boss", "block"), None).await.0, 200);
     refused_as(ops.send(&other, &put("day"), Some(&given)).await, "approval_invalid");
     let unblock_boss = block("agent", "boss", "unblock");
-    refused_as(ops.send(&other, &unblock_boss, None).await, "approval_required");
+    let (status, refused) = ops.send(&other, &unblock_boss, None).await;
+    assert_eq!((status, problem(&refused)), (409, "approval_invalid"), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("there is only one"), "{refused}");
     other.stop().await;
     server.stop().await;
 }
@@ -284,6 +296,52 @@ async fn restriction_needs_one_operator(server: Server) {
     let (status, refused) = boss.send(&other, &resume, None).await;
     assert_eq!((status, problem(&refused)), (409, "approval_required"), "{refused}");
     assert_eq!(ops.send(&other, &resume, None).await.0, 200);
+    other.stop().await;
+    server.stop().await;
+}
+
+async fn catalogue_is_weakened_by_two(server: Server) {
+    let other = with_second_operator(&server).await;
+    let (ops, boss) = (Operator::of(&other, "ops").await, Operator::of(&other, "boss").await);
+    let shop = McpServerFixture::start(ServerBehavior::Stateless).await;
+    shop.set_tools(&[("open", "Open the vault")]);
+    let vault = |changes: Value| {
+        let body = json!({"id": "vault", "uri": shop.uri, "allowed_networks": ["127.0.0.0/8"],
+            "authentication": {"method": "client_secret_basic"}});
+        (Method::PUT, "/resources/vault".to_owned(), crate::server::with_changes(body, changes))
+    };
+    let import = (Method::POST, "/resources/vault/catalogue/import".to_owned(), json!({}));
+    let accept = |catalogue: &Value, spec: Value| {
+        let tool = json!({"name": "open", "digest": catalogue["tools"][0]["observed"]["digest"]});
+        let body = json!({"tools": [crate::server::with_changes(tool, spec)]});
+        (Method::POST, "/resources/vault/catalogue/accept".to_owned(), body)
+    };
+    assert_eq!(ops.send(&other, &vault(json!({})), None).await.0, 201);
+    let (_, first) = ops.send(&other, &import, None).await;
+    let added = accept(&first, json!({"scope": "vault:open", "effect": "destructive"}));
+    let (status, body) = ops.send(&other, &added, None).await;
+    assert_eq!(status, 200, "the first definition: {body}");
+    // Another definition.
+    shop.set_tools(&[("open", "Open everything")]);
+    let (_, second) = ops.send(&other, &import, None).await;
+    let replaced = accept(&second, json!({}));
+    let approval = approved(&other, &replaced, &ops, &boss).await;
+    let (status, body) = ops.send(&other, &replaced, Some(&approval)).await;
+    assert_eq!((status, &body["tools"][0]["state"]), (200, &json!("known")), "{body}");
+    assert_eq!(ops.send(&other, &replaced, None).await.0, 200, "it is accepted already");
+    // A tool that was removed comes back with another effect, by either way.
+    assert_eq!(ops.send(&other, &vault(json!({"tools": []})), None).await.0, 200);
+    let tool = |effect: &str| json!({"tools": [{"name": "open", "scope": "vault:open", "effect": effect}]});
+    for act in [vault(tool("write")), accept(&second, json!({"scope": "vault:open", "effect": "write"}))] {
+        let (status, refused) = ops.send(&other, &act, None).await;
+        assert_eq!((status, problem(&refused)), (409, "approval_required"), "{act:?}: {refused}");
+    }
+    assert_eq!(ops.send(&other, &vault(tool("destructive")), None).await.0, 200);
+    // One operator disables it, and two enable it again.
+    let disabled = vault(crate::server::with_changes(tool("destructive"), json!({"disabled": true})));
+    assert_eq!(ops.send(&other, &disabled, None).await.0, 200);
+    let (status, refused) = ops.send(&other, &vault(tool("destructive")), None).await;
+    assert_eq!((status, problem(&refused)), (409, "approval_required"), "{refused}");
     other.stop().await;
     server.stop().await;
 }
