@@ -127,7 +127,7 @@ static KINDS: [Kind; 14] = [
             (0..1000).map(|n| fixtures.introspection_of("mallory-files", &format!("made-up-{n}"))).collect()
         },
         // The victim introspects 50 times a second.
-        signs: &[Sign::Counter(REQUESTS, &[r#"endpoint="/oauth2/introspect""#], 100.0)],
+        signs: &[Sign::Counter(REQUESTS, &[r#"endpoint="/oauth2/introspect""#, r#"status="200""#], 100.0)],
     },
     Kind {
         name: "replayed assertion",
@@ -167,7 +167,7 @@ static KINDS: [Kind; 14] = [
         connections: 100,
         tasks: 0,
         requests: |fixtures, _| vec![fixtures.get("/openapi.json", None)],
-        signs: &[Sign::Counter(REQUESTS, &[r#"endpoint="/openapi.json""#], 20.0)],
+        signs: &[Sign::Counter(REQUESTS, &[r#"endpoint="/openapi.json""#, r#"status="200""#], 20.0)],
     },
     Kind {
         name: "unread responses",

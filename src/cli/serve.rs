@@ -144,7 +144,7 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
     let Limits { connections, connections_per_peer, keep_alive, headers, unread, .. } = config.limits;
     let descriptors = match raise_descriptor_limit() {
         Ok((before, after)) => {
-            tracing::info!(before, after, "raised the limit of file descriptors to the hard limit");
+            tracing::info!(before, after, "the limit of file descriptors is the hard limit");
             after
         }
         Err(error) => {

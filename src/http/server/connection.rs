@@ -168,7 +168,7 @@ impl Connection {
             version: AtomicU8::new(0),
             requests: AtomicUsize::new(0),
             idle_since: AtomicU64::new(now),
-            headers_since: AtomicU64::new(now),
+            headers_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
             closing_since: AtomicU64::new(0),
             unread: AtomicUsize::new(0),

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::http::server::{
-    connection::{Connection, End, ListenerLoad, MemoryLimits, Timeouts},
+    connection::{Connection, End, ListenerLoad, MemoryLimits, Timeouts, Version},
     limits::{ConnectionCounters, ConnectionLimits, ConnectionRefusal, EndReason, PeerGroup},
     refusal_pace::RefusalPace,
     source_address::TrustedProxies,
@@ -135,8 +135,9 @@ impl ConnectionTable {
         }
     }
 
-    /// Ends connections until what the rest holds is within the limits. A connection whose client
-    /// makes progress is the last choice.
+    /// Ends connections until what the rest holds is within the limits: first those of the peer
+    /// that holds the most, and of them those that make no progress. Trusted proxies, which stand
+    /// for many clients, are the last choice.
     fn limit_memory(&self) {
         let now = self.load.now();
         self.limit(EndReason::Unread, self.load.unread(), self.limits.unread_total, |connection| {
@@ -157,14 +158,23 @@ impl ConnectionTable {
         // The bytes of an aborted connection go with it, as soon as its task runs.
         let live = connections.into_iter().filter(|connection| !connection.is_aborted());
         let mut candidates = live
-            .map(|connection| (held_by(&connection), connection))
-            .filter(|((bytes, _), _)| *bytes > 0)
+            .map(|connection| (held_by(&connection), connection.peer().map(PeerGroup::of), connection))
+            .filter(|((bytes, _), ..)| *bytes > 0)
             .collect::<Vec<_>>();
-        candidates.sort_unstable_by_key(|((bytes, ticks), _)| std::cmp::Reverse((*ticks, *bytes)));
         // The total of before also has connections that were closed meanwhile.
-        let held = candidates.iter().fold(0_usize, |sum, ((bytes, _), _)| sum.saturating_add(*bytes));
+        let (mut held, mut of_peers) = (0_usize, HashMap::<PeerGroup, usize>::new());
+        for ((bytes, _), peer, _) in &candidates {
+            held = held.saturating_add(*bytes);
+            if let Some(peer) = peer {
+                let of_peer = of_peers.entry(*peer).or_default();
+                *of_peer = of_peer.saturating_add(*bytes);
+            }
+        }
+        let of_peer = |peer: Option<PeerGroup>| peer.and_then(|peer| of_peers.get(&peer)).copied().unwrap_or_default();
+        candidates
+            .sort_unstable_by_key(|((bytes, ticks), peer, _)| std::cmp::Reverse((of_peer(*peer), *ticks, *bytes)));
         let mut excess = held.saturating_sub(limit);
-        for ((bytes, _), connection) in candidates {
+        for ((bytes, _), _, connection) in candidates {
             if excess == 0 {
                 break;
             }
@@ -182,7 +192,10 @@ impl ConnectionTable {
         if reason != EndReason::Idle || end != End::Abort {
             self.counters.connection_ended(reason);
         }
+        // Clients open connections ahead of their requests, and do not need all of them.
+        let is_unused = reason == EndReason::Headers && connection.version() == Version::Unknown;
         if reason != EndReason::Idle
+            && !is_unused
             && let Some(peer) = connection.peer()
         {
             self.ended.count(peer);
@@ -330,29 +343,58 @@ mod tests {
         drop(held);
     }
 
+    /// A peer that holds much can't push out others by small requests that it completes.
+    #[test]
+    fn memory_limit_begins_with_the_peer_that_holds_the_most() {
+        let table = table(ConnectionLimits { incomplete_total: 100, ..ConnectionLimits::default() });
+        let begin = |address: &str| {
+            let entry = table.admit(peer(address)).unwrap();
+            entry.begin(peer(address));
+            entry
+        };
+        let hold = |entry: &ConnectionEntry, bytes| IncompleteRequest::new(&entry.connection, bytes);
+        let greedy = [(); 4].map(|()| begin("192.0.2.1"));
+        let honest = begin("192.0.2.2");
+        let proxy = table.admit(peer("192.0.2.3")).unwrap();
+        let held = (hold(&honest, 30), hold(&proxy, 40), greedy.each_ref().map(|entry| hold(entry, 20)));
+        table.load.advance();
+        for entry in &greedy {
+            drop(hold(entry, 1));
+        }
+        table.limit_memory();
+        let aborted = [&honest, &proxy].map(|entry| entry.connection.is_aborted());
+        assert_eq!(aborted, [false, false]);
+        assert_eq!(greedy.iter().filter(|entry| entry.connection.is_aborted()).count(), 3);
+        drop(held);
+    }
+
     #[test]
     fn peer_whose_connections_had_to_be_ended_waits() {
         let proxies = ["10.0.0.0/8".parse().unwrap()];
         let proxies = TrustedProxies { networks: proxies.into(), ..TrustedProxies::default() };
         let table = table(ConnectionLimits { proxies, ..ConnectionLimits::default() });
-        let end = |address: &str, reason, has_begun: bool| {
+        let end = |address: &str, reason, version: Option<Version>| {
             let entry = table.admit(peer(address)).unwrap();
-            if has_begun {
+            if let Some(version) = version {
                 entry.begin(peer(address));
+                entry.connection.set_version(version);
             }
             table.end(&entry.connection, reason, End::Abort);
         };
         for _ in 0..10 {
-            end("192.0.2.1", EndReason::Headers, false);
-            end("192.0.2.2", EndReason::Idle, true);
-            end("192.0.2.3", EndReason::Incomplete, true);
-            end("10.0.0.1", EndReason::Incomplete, true);
+            end("192.0.2.1", EndReason::Headers, None);
+            end("192.0.2.2", EndReason::Idle, Some(Version::Http1));
+            end("192.0.2.3", EndReason::Incomplete, Some(Version::Http2));
+            end("192.0.2.5", EndReason::Headers, Some(Version::Http1));
+            end("192.0.2.6", EndReason::Headers, Some(Version::Unknown));
+            end("10.0.0.1", EndReason::Incomplete, Some(Version::Http2));
         }
-        let waits = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "10.0.0.1"].map(|address| {
+        let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6", "10.0.0.1"];
+        let waits = addresses.map(|address| {
             let wait = table.admit(peer(address)).unwrap().wait(peer(address));
             !wait.is_zero()
         });
-        assert_eq!(waits, [false, false, true, false, false]);
+        assert_eq!(waits, [false, false, true, false, true, false, false]);
     }
 
     #[test]

@@ -157,7 +157,6 @@ impl AcceptedConnection {
         if !wait.is_zero() {
             tokio::select! {
                 () = sleep(wait) => {}
-                // The time for its first headers goes on.
                 _ = connection.ended() => return discard_unsent(&socket),
                 () = stopping.cancelled() => return,
             }
@@ -247,11 +246,10 @@ struct Pacing {
 
 impl Pacing {
     async fn hold_back(&self, source: IpAddr, status: StatusCode, connection: &Arc<Connection>, size: usize) {
-        let delay = self.pace.delay(source, status);
-        if !delay.is_zero() {
-            let _held = IncompleteRequest::new(connection, size);
+        if let Some(held) = self.pace.hold_back(source, status) {
+            let _memory = IncompleteRequest::new(connection, size);
             // Both ends are the same to the response.
-            let _: Option<()> = self.stopping.run_until_cancelled(sleep(delay)).await;
+            let _: Option<()> = self.stopping.run_until_cancelled(sleep(held.delay)).await;
         }
     }
 }

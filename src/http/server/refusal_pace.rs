@@ -1,6 +1,9 @@
 //! The pace of refusals. A client that is refused and sends the next request at once costs as much
 //! as it gets answers, and each answer has a log line. So the first refusals to a source address
-//! are sent at once, and further ones at a steady pace, however many connections the client has.
+//! are sent at once, and further ones at a steady pace.
+//!
+//! A refusal that is held back takes a connection or a stream of it, which others may share. So
+//! only a number of them is held back at a time, and the rest is sent at once.
 //!
 //! Responses that are no refusals are never held back. The memory of a response that is held back
 //! counts as that of an incomplete request.
@@ -11,6 +14,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,6 +27,8 @@ use crate::http::server::limits::PeerGroup;
 const MAX_ADDRESSES: usize = 65_536;
 /// The refusals that are sent at once: as many as in this time at the steady pace.
 const BURST: Duration = Duration::from_secs(1);
+/// Maximum refusals to one address that are held back at a time.
+const MAX_HELD: usize = 100;
 /// The longest wait. Other clients may have the same address.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 /// Interval between removals of addresses whose time has passed.
@@ -42,6 +48,8 @@ struct Addresses {
     /// When the next refusal is due. An address without an entry, or with a time that has passed,
     /// was refused no more often than the pace allows.
     due: HashMap<PeerGroup, Duration>,
+    /// The refusals that are held back now.
+    held: HashMap<PeerGroup, usize>,
     /// When the last entries that had passed were removed.
     swept: Duration,
 }
@@ -53,9 +61,20 @@ impl RefusalPace {
         Self { start: Instant::now(), interval, addresses: Mutex::default() }
     }
 
-    /// Counts a response to a source address. Returns how long it is to be held back.
-    pub(super) fn delay(&self, source: IpAddr, status: StatusCode) -> Duration {
-        if is_refusal(status) { self.delay_at(self.start.elapsed(), source) } else { Duration::ZERO }
+    /// Counts a response to a source address. Returns how long it is to be held back, if it is.
+    pub(super) fn hold_back(self: &Arc<Self>, source: IpAddr, status: StatusCode) -> Option<HeldRefusal> {
+        let delay = if is_refusal(status) { self.delay_at(self.start.elapsed(), source) } else { Duration::ZERO };
+        if delay.is_zero() {
+            return None;
+        }
+        let group = PeerGroup::of(source);
+        let mut addresses = self.addresses.lock();
+        let held = addresses.held.entry(group).or_default();
+        if *held >= MAX_HELD {
+            return None;
+        }
+        *held += 1;
+        Some(HeldRefusal { pace: Arc::clone(self), group, delay })
     }
 
     /// Counts a connection of a peer that the server ended.
@@ -76,7 +95,7 @@ impl RefusalPace {
     fn delay_at(&self, now: Duration, source: IpAddr) -> Duration {
         let group = PeerGroup::of(source);
         let mut addresses = self.addresses.lock();
-        let Addresses { due, swept } = &mut *addresses;
+        let Addresses { due, swept, .. } = &mut *addresses;
         if due.len() >= MAX_ADDRESSES && now.saturating_sub(*swept) >= SWEEP_INTERVAL {
             due.retain(|_, due| *due > now);
             *swept = now;
@@ -87,6 +106,27 @@ impl RefusalPace {
         let next = due.entry(group).or_insert(now);
         *next = (*next).max(now).saturating_add(self.interval).min(now.saturating_add(BURST + MAX_WAIT));
         next.saturating_sub(now).saturating_sub(BURST)
+    }
+}
+
+/// A refusal that is held back. Dropping it says that it is held back no more.
+#[derive(Debug)]
+pub(super) struct HeldRefusal {
+    pace: Arc<RefusalPace>,
+    group: PeerGroup,
+    /// How long it is to be held back.
+    pub(super) delay: Duration,
+}
+
+impl Drop for HeldRefusal {
+    fn drop(&mut self) {
+        let mut addresses = self.pace.addresses.lock();
+        if let Some(held) = addresses.held.get_mut(&self.group) {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                addresses.held.remove(&self.group);
+            }
+        }
     }
 }
 
@@ -137,16 +177,32 @@ mod tests {
 
     #[test]
     fn only_refusals_are_paced() {
-        let pace = RefusalPace::new(1);
+        let pace = Arc::new(RefusalPace::new(1));
         let source = "192.0.2.1".parse().unwrap();
         for (status, is_paced) in
             [(200, false), (304, false), (500, false), (503, false), (400, true), (401, true), (404, true), (429, true)]
         {
             let status = StatusCode::from_u16(status).unwrap();
-            let delays = (0..10).map(|_| pace.delay(source, status)).collect::<Vec<_>>();
-            assert_eq!(delays.iter().any(|delay| !delay.is_zero()), is_paced, "{status}");
+            let held = (0..10).map(|_| pace.hold_back(source, status)).collect::<Vec<_>>();
+            assert_eq!(held.iter().any(Option::is_some), is_paced, "{status}");
             pace.addresses.lock().due.clear();
         }
+    }
+
+    #[test]
+    fn held_back_refusals_are_bounded_by_address() {
+        let pace = Arc::new(RefusalPace::new(1));
+        let refuse = |source: &str| pace.hold_back(source.parse().unwrap(), StatusCode::NOT_FOUND);
+        let mut held = (0..3 * MAX_HELD).filter_map(|_| refuse("192.0.2.1")).collect::<Vec<_>>();
+        assert_eq!(held.len(), MAX_HELD);
+        assert!(held.iter().all(|held| !held.delay.is_zero()));
+        assert!((0..10).any(|_| refuse("192.0.2.2").is_some()), "another address");
+        held.pop();
+        held.extend(refuse("192.0.2.1"));
+        assert_eq!(held.len(), MAX_HELD);
+        assert!(refuse("192.0.2.1").is_none());
+        drop(held);
+        assert!(pace.addresses.lock().held.is_empty());
     }
 
     #[test]
