@@ -4,17 +4,18 @@
 //! A body that may be longer than [`MAX_BODY_BYTES`] is the exception: the rest of it is read after
 //! the caller is authenticated, so that strangers take no more memory than elsewhere.
 
-use std::error::Error as StdError;
-
 use axum::{
-    body::{Body, HttpBody, to_bytes},
+    body::{Body, HttpBody},
     extract::Request,
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
-use http_body_util::{BodyExt, LengthLimitError};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::{app::RequestError, domain::settings::MAX_BODY_BYTES};
+
+/// The most bytes that are read and discarded of a body that is refused.
+const MAX_DISCARDED_BYTES: usize = 4 * 1024 * 1024;
 
 /// A body that was read before the handler began.
 #[derive(Clone, Debug)]
@@ -85,12 +86,25 @@ impl LongBody {
 }
 
 /// Reads a body of at most `limit` bytes. Returns `None` if it is longer.
-pub(in crate::http) async fn read(body: Body, limit: usize) -> Result<Option<Bytes>, RequestError> {
-    match to_bytes(body, limit).await {
-        Ok(body) => Ok(Some(body)),
-        Err(error) if error.source().is_some_and(<dyn StdError>::is::<LengthLimitError>) => Ok(None),
+pub(in crate::http) async fn read(mut body: Body, limit: usize) -> Result<Option<Bytes>, RequestError> {
+    match Limited::new(&mut body, limit).collect().await {
+        Ok(read) => Ok(Some(read.to_bytes())),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(body).await;
+            Ok(None)
+        }
         Err(_) => Err(incomplete()),
     }
+}
+
+/// Reads the rest of a body that is refused, up to [`MAX_DISCARDED_BYTES`], and keeps nothing of
+/// it.
+///
+/// The connection of a request whose body is not read to its end is reset. A client that still
+/// writes would then see the reset in place of the response.
+pub(in crate::http) async fn discard(body: Body) {
+    let mut rest = Limited::new(body, MAX_DISCARDED_BYTES);
+    while let Some(Ok(_)) = rest.frame().await {}
 }
 
 fn incomplete() -> RequestError {
