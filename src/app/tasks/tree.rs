@@ -34,6 +34,15 @@ pub struct TokenNode {
     pub derived: Vec<TokenNode>,
 }
 
+impl TokenNode {
+    /// Returns how many records the token, its calls and what is derived from it are.
+    #[must_use]
+    pub fn row_count(&self) -> usize {
+        let derived = self.derived.iter().map(Self::row_count).sum::<usize>();
+        derived.saturating_add(self.calls.len()).saturating_add(1)
+    }
+}
+
 /// The standing of a token in the revocation log, or its expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenStanding {

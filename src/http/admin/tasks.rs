@@ -7,7 +7,7 @@ use axum::{
 use serde::Deserialize;
 
 use crate::{
-    app::{ConflictError, RequestError, TransitionRequest},
+    app::{ConflictError, RequestError, TokenNode, TransitionRequest},
     domain::{
         id::{OutcomeText, Reason, TaskId},
         task::{TaskAction, TaskState},
@@ -81,8 +81,9 @@ pub(in crate::http) async fn read(
     AdminReader(admin, cx): AdminReader,
     id: PathId,
 ) -> Result<Json<TaskTreeView>, Problem> {
-    let _permit = app.service.admit_list(&admin)?;
+    let permit = app.service.admit_list(&admin)?;
     let tree = app.service.read_task_tree(&admin, parse_task_id(&id)?, &cx).await?;
+    permit.count_rows(tree.tokens.iter().map(TokenNode::row_count).sum());
     Ok(Json(TaskTreeView::new(tree, cx.now)))
 }
 
@@ -93,9 +94,10 @@ pub(in crate::http) async fn trail(
     id: PathId,
     RawQuery(query): RawQuery,
 ) -> Result<Json<TrailView>, Problem> {
-    let _permit = app.service.admit_list(&admin)?;
+    let permit = app.service.admit_list(&admin)?;
     let query = Query::parse(query.as_deref(), &["after"])?;
     let trail = app.service.read_task_trail(parse_task_id(&id)?, query.text("after").map(str::to_owned)).await?;
+    permit.count_rows(trail.entries.len());
     Ok(Json(TrailView::new(trail, cx.now)))
 }
 
