@@ -6,6 +6,7 @@
 
 use std::{
     fmt,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -120,6 +121,22 @@ impl Admission {
         }
     }
 
+    /// Charges a caller for further work of a request that was admitted: as much as this number of
+    /// requests, or the whole burst if that is less.
+    fn charge(&self, limits: &AdmissionLimits, family: Family, caller: String, number: u32) -> Result<(), Throttled> {
+        let limit = family.limit(limits);
+        let Some(number) = NonZeroU32::new(number.min(limit.burst.get())) else { return Ok(()) };
+        let checked = self.usage(family, caller, limit).limiter.check_n(number);
+        match checked {
+            // The number is never above the burst.
+            Ok(Ok(_)) | Err(_) => Ok(()),
+            Ok(Err(refusal)) => {
+                let retry_after = refusal.wait_time_from(self.clock.now());
+                Err(Throttled { family, limit, unit: Excess::Rate, retry_after })
+            }
+        }
+    }
+
     fn usage(&self, family: Family, caller: String, limit: RateLimit) -> Arc<CallerUsage> {
         let key = (family, limit, caller);
         if let Some(usage) = self.callers.get(&key) {
@@ -137,6 +154,11 @@ impl Service {
     /// Admits a request of a client.
     pub fn admit_client(&self, family: Family, client: &ClientId) -> Result<Admitted, Error> {
         self.admit(family, client.to_string())
+    }
+
+    /// Charges a client for further work of a request that was admitted.
+    pub(in crate::app) fn charge_client(&self, family: Family, client: &ClientId, number: u32) -> Result<(), Error> {
+        Ok(self.inner.admission.charge(&self.settings().admission, family, client.to_string(), number)?)
     }
 
     fn admit(&self, family: Family, caller: String) -> Result<Admitted, Error> {
@@ -211,6 +233,23 @@ mod tests {
         // A long pause is one burst, and not more.
         clock.advance(Duration::from_hours(1));
         assert_eq!((0..100).filter(|_| admit(&admission, "planner").is_ok()).count(), 5);
+    }
+
+    #[test]
+    fn further_work_of_a_request_is_charged() {
+        let ((admission, limits), clock) = admission(RateLimit::new(10, 20, 100));
+        let charge = |number| admission.charge(&limits, Family::Exchange, "planner".to_owned(), number);
+        assert_eq!(charge(0), Ok(()));
+        assert_eq!(charge(15), Ok(()));
+        let refused = charge(10).unwrap_err();
+        assert_eq!((refused.unit, refused.retry_after), (Excess::Rate, Duration::from_millis(500)));
+        assert_eq!(charge(5), Ok(()), "a refused charge takes nothing");
+        // More than the burst waits for the whole burst.
+        clock.advance(Duration::from_secs(1));
+        assert!(charge(63).is_err());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(charge(63), Ok(()));
+        assert!(admission.admit(&limits, Family::Exchange, "planner".to_owned()).is_err());
     }
 
     #[test]

@@ -395,6 +395,9 @@ pub enum ConflictError {
     /// The client has read more rows than it may.
     #[error("the client reads more than {0} rows per second in lists; retry later, or read fewer")]
     TooManyRows(u64),
+    /// The client sends as many long bodies as it may.
+    #[error("the client already sends {0} bodies of more than 64 KiB; wait for one of them, then retry")]
+    TooManyLongBodies(usize),
     /// The list took longer than a list may take.
     #[error("the list took longer than {} ms; narrow it by more parameters, or retry later", .0.as_millis())]
     ListTimedOut(Duration),

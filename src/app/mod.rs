@@ -15,6 +15,7 @@ mod introspection;
 mod issuers;
 mod keys;
 mod list_admission;
+mod long_bodies;
 mod maintenance;
 mod nanos;
 mod queries;
@@ -50,6 +51,7 @@ pub use grants::{GrantActor, GrantRequest};
 pub use introspection::Introspection;
 pub use issuers::{IssuerKeysChange, IssuerKeysReceipt, IssuerStatus};
 pub use list_admission::ListPermit;
+pub use long_bodies::LongBodyPermit;
 pub use queries::AuditPage;
 pub use registry::catalogue::{Catalogue, ImportMode};
 pub use registry::declarative::{ApplyError, ApplyOptions, Declaration, EndedTasks, FileComparison};
@@ -263,6 +265,7 @@ struct ServiceInner {
     feed: feed::Feed,
     index_allocator: Arc<IndexAllocator>,
     list_admission: list_admission::ListAdmission,
+    long_bodies: long_bodies::LongBodies,
     store_check: CoalescedRead<()>,
     status_lists: Arc<StatusLists>,
     rule_matches: issuers::RuleMatches,
@@ -341,6 +344,7 @@ impl Service {
             live: Mutex::default(),
             feed: feed::Feed::new(feed_ports, settings.subscribers),
             list_admission: list_admission::ListAdmission::new(settings.lists_per_client, clock()),
+            long_bodies: long_bodies::LongBodies::default(),
             store_check: CoalescedRead::default(),
             index_allocator: IndexAllocator::new(store(), entropy(), clock()),
             status_lists,

@@ -6,6 +6,7 @@ use crate::{
     app::{
         RequestContext, Service,
         evaluation::{Evaluation, is_recorded_first},
+        introspection::audit::presented_token_record,
     },
     domain::{
         audit::{Event, Outcome, Record},
@@ -81,19 +82,10 @@ fn evaluation_record(
     if let Some(at) = denied.and_then(|denied| denied.at.as_ref()) {
         requested.insert("at".to_owned(), json!(at));
     }
+    let outcome = if denied.is_none() { Outcome::Done } else { Outcome::Refused };
     Record {
-        requester: Some(claims.requester()),
-        agents: claims.act.audit_names(&claims.iss),
-        client: Some(resource.id.clone()),
-        task: Some(claims.txn),
-        authority_hash: Some(claims.task.authority_hash.clone()),
-        token: Some(claims.jti),
-        resource: Some(resource.uri.to_string()),
         requested: Some(Value::Object(requested)),
-        granted: claims.break_glass.then(|| json!({"break_glass": true, "grant": claims.grant})),
         reason: denied.map(|denied| denied.reason.as_str().to_owned()),
-        request_id: Some(cx.request_id.clone()),
-        source: cx.source_text(),
-        ..Record::new(cx.now, Event::CallEvaluate, if denied.is_none() { Outcome::Done } else { Outcome::Refused })
+        ..presented_token_record(resource, claims, (Event::CallEvaluate, outcome), cx)
     }
 }

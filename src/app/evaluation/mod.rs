@@ -7,14 +7,17 @@
 
 mod audit;
 
+use tokio::task::yield_now;
+
 use crate::{
     app::{
         AuthError, AuthenticatedClient, Error, RequestContext, RequestError, Service,
         introspection::presented_token::{ActiveToken, PresentedToken},
     },
     domain::{
+        admission::Family,
         evaluation::{BatchSemantic, Denied, EvaluationInput, Permitted, Question, decide},
-        id::{EvaluationId, TaskId, TokenId},
+        id::{ClientId, EvaluationId, TaskId, TokenId},
         registry::client::{Client, Resource},
         secret::Secret,
         token::TaskTokenClaims,
@@ -37,6 +40,12 @@ impl ResourceCaller {
         let caller = Self { client };
         caller.resource()?;
         Ok(caller)
+    }
+
+    /// The resource's id.
+    #[must_use]
+    pub fn id(&self) -> &ClientId {
+        self.client.id()
     }
 
     fn resource(&self) -> Result<&Resource, AuthError> {
@@ -98,6 +107,7 @@ impl Service {
     /// # Errors
     ///
     /// Returns an error if there is no decision about one of them. Then the batch has no decisions.
+    /// Each evaluation counts as a request of the resource.
     pub async fn evaluate_batch(
         &self,
         caller: &ResourceCaller,
@@ -106,6 +116,8 @@ impl Service {
         cx: &RequestContext,
     ) -> Result<Vec<Result<Evaluation, RequestError>>, Error> {
         let resource = caller.resource()?;
+        let more = u32::try_from(requests.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        self.charge_client(Family::Evaluation, &resource.id, more)?;
         let mut answers = Vec::with_capacity(requests.len());
         // The requests of a batch usually have the same token.
         let mut verified: Option<(Secret, PresentedToken)> = None;
@@ -127,6 +139,8 @@ impl Service {
             if semantic.ends_after(is_permitted) {
                 break;
             }
+            // Each may verify a signature. Other requests of the thread go on in between.
+            yield_now().await;
         }
         Ok(answers)
     }

@@ -87,6 +87,16 @@ fn introspection_record(
     outcome: Outcome,
     cx: &RequestContext,
 ) -> Record {
+    presented_token_record(resource, claims, (Event::TokenIntrospect, outcome), cx)
+}
+
+/// Returns the record of a token that a resource presented: whom it is for, and what it is part of.
+pub(in crate::app) fn presented_token_record(
+    resource: &Resource,
+    claims: &TaskTokenClaims,
+    (event, outcome): (Event, Outcome),
+    cx: &RequestContext,
+) -> Record {
     Record {
         requester: Some(claims.requester()),
         agents: claims.act.audit_names(&claims.iss),
@@ -98,6 +108,6 @@ fn introspection_record(
         granted: claims.break_glass.then(|| json!({"break_glass": true, "grant": claims.grant})),
         request_id: Some(cx.request_id.clone()),
         source: cx.source_text(),
-        ..Record::new(cx.now, Event::TokenIntrospect, outcome)
+        ..Record::new(cx.now, event, outcome)
     }
 }

@@ -3,7 +3,7 @@
 //! Every inactive token gets the same result, for the same work as far as possible: see
 //! [`presented_token`].
 
-mod audit;
+pub(super) mod audit;
 pub(super) mod cache;
 pub(super) mod presented_token;
 mod signing;

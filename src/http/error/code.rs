@@ -229,6 +229,7 @@ impl From<&ConflictError> for ErrorCode {
             | ConflictError::TooManyLists(_)
             | ConflictError::TooManyRows(_)
             | ConflictError::ConcurrentUpdate => Self::InvalidRequest,
+            ConflictError::TooManyLongBodies(_) => Self::TooManyRequests,
             ConflictError::ListTimedOut(_) => Self::TemporarilyUnavailable,
         }
     }

@@ -47,6 +47,7 @@ impl RetryHint {
                 ConflictError::TooManySubscribers
                 | ConflictError::TooManyLists(_)
                 | ConflictError::TooManyRows(_)
+                | ConflictError::TooManyLongBodies(_)
                 | ConflictError::ListTimedOut(_),
             ) => Some(Self::SOON),
             _ => None,

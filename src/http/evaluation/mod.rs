@@ -15,7 +15,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 pub(in crate::http) use metadata::metadata;
 
 use crate::{
-    app::{Error, Evaluation, EvaluationRequest, RequestContext, RequestError, ResourceCaller},
+    app::{Error, Evaluation, EvaluationRequest, LongBodyPermit, RequestContext, RequestError, ResourceCaller},
     domain::settings::MAX_BODY_BYTES,
     http::{
         AppState,
@@ -36,9 +36,9 @@ static LONG_BODIES: Semaphore = Semaphore::const_new(2);
 /// `POST /access/v1/evaluation`
 pub(in crate::http) async fn evaluate(
     State(app): State<AppState>,
-    EvaluationBody { caller, body, cx }: EvaluationBody,
+    EvaluationBody { caller, body, permit, cx }: EvaluationBody,
 ) -> Result<Response, Problem> {
-    let request = parse(body, parse_single).await?;
+    let request = parse(body, permit, parse_single).await?;
     evaluate_single(&app, &caller, request, &cx).await
 }
 
@@ -46,9 +46,9 @@ pub(in crate::http) async fn evaluate(
 /// evaluation (§6.1).
 pub(in crate::http) async fn evaluate_batch(
     State(app): State<AppState>,
-    EvaluationBody { caller, body, cx }: EvaluationBody,
+    EvaluationBody { caller, body, permit, cx }: EvaluationBody,
 ) -> Result<Response, Problem> {
-    match parse(body, parse_batch).await? {
+    match parse(body, permit, parse_batch).await? {
         BatchRequest::Single(request) => evaluate_single(&app, &caller, request, &cx).await,
         BatchRequest::Batch(requests, semantic) => {
             let answers = app.service.evaluate_batch(&caller, requests, semantic, &cx).await?;
@@ -62,7 +62,11 @@ pub(in crate::http) async fn evaluate_batch(
 }
 
 /// Parses a body; a long one when its turn comes, and without delaying other requests.
-async fn parse<T: Send + 'static>(body: Bytes, parse: fn(&[u8]) -> Result<T, RequestError>) -> Result<T, Problem> {
+async fn parse<T: Send + 'static>(
+    body: Bytes,
+    permit: Option<LongBodyPermit>,
+    parse: fn(&[u8]) -> Result<T, RequestError>,
+) -> Result<T, Problem> {
     if body.len() <= MAX_BODY_BYTES {
         return Ok(parse(&body)?);
     }
@@ -70,7 +74,7 @@ async fn parse<T: Send + 'static>(body: Bytes, parse: fn(&[u8]) -> Result<T, Req
     // The turn ends with the parsing, also if the request was cancelled meanwhile.
     let parsed = spawn_blocking(move || {
         let parsed = parse(&body);
-        drop(turn);
+        drop((turn, permit));
         parsed
     });
     Ok(parsed.await.map_err(Outage::during("parse an evaluation")).map_err(Error::from)??)

@@ -102,7 +102,18 @@ impl<'a> Entities<'a> {
             Err(malformed(&format!("missing member `{place}`")))
         };
         required(|entities| entities.subject, "subject", "type")?;
-        let context = self.context.or(defaults.and_then(|defaults| defaults.context));
+        let default_context = defaults.and_then(|defaults| defaults.context);
+        let in_context = |context: Option<&Members>, name: &str, place: &str| match context {
+            Some(context) => text(context, name, place).map(|text| text.map(str::to_owned)),
+            None => Ok(None),
+        };
+        let agent = match in_context(self.context, "agent", "context.agent")? {
+            // The agent belongs to the token: a default token has the default agent.
+            None if in_context(self.context, "token", "context.token")?.is_none() => {
+                in_context(default_context, "agent", "context.agent")?
+            }
+            agent => agent,
+        };
         let arguments = match (self.resource, defaults) {
             (None, Some(defaults)) => &defaults.arguments,
             _ => &self.arguments,
@@ -112,10 +123,7 @@ impl<'a> Entities<'a> {
             action: required(|entities| entities.action, "action", "name")?,
             resource_type: required(|entities| entities.resource, "resource", "type")?,
             resource_id: required(|entities| entities.resource, "resource", "id")?,
-            agent: match context {
-                Some(context) => text(context, "agent", "context.agent")?.map(str::to_owned),
-                None => None,
-            },
+            agent,
             arguments: arguments.clone()?,
         };
         let token = required(|entities| entities.context, "context", "token")?;

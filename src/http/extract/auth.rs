@@ -10,8 +10,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
     app::{
-        ApiCaller, AuthError, AuthenticatedClient, Caller, Credentials, Error, RequestContext, RequestError,
-        RequesterCaller, ResourceCaller, Subscriber, UnredeemedClient,
+        ApiCaller, AuthError, AuthenticatedClient, Caller, Credentials, Error, LongBodyPermit, RequestContext,
+        RequestError, RequesterCaller, ResourceCaller, Subscriber, UnredeemedClient,
     },
     domain::{
         admission::Family,
@@ -127,6 +127,8 @@ pub(in crate::http) struct EvaluationBody {
     pub caller: ResourceCaller,
     /// The body, at most 1 MiB of a declared JSON text.
     pub body: Bytes,
+    /// The permission for a long body, to be kept until it is parsed.
+    pub permit: Option<LongBodyPermit>,
     /// The id and the time of the request.
     pub cx: RequestContext,
 }
@@ -135,7 +137,7 @@ impl FromRequest<AppState> for EvaluationBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let (client, cx) = authenticate_in_headers(&parts, app).await?;
         note_client(parts.extensions.get(), client.id());
         AdmissionSlot::of(&parts.extensions).hold(app.service.admit_client(Family::Evaluation, client.id())?);
@@ -146,14 +148,16 @@ impl FromRequest<AppState> for EvaluationBody {
         match LongBody::of(Request::from_parts(parts.clone(), body)) {
             LongBody::Buffered(body) => {
                 let body = body?.ok_or_else(Problem::evaluation_too_large)?;
-                Ok(Self { caller, body, cx })
+                Ok(Self { caller, body, permit: None, cx })
             }
             LongBody::Unread(body) => {
+                let permit = app.service.admit_long_body(caller.id()).map_err(Error::from)?;
                 let body = read(body, MAX_EVALUATION_BYTES).await?.ok_or_else(Problem::evaluation_too_large)?;
-                // The snapshot must not be older than the question: a revocation may have been
-                // acknowledged while the rest of the body arrived.
+                // Neither the snapshot nor the time must be older than the question: while the rest
+                // of the body arrived, a revocation may have been acknowledged, or a token expired.
+                parts.extensions.insert(RequestContext { now: app.service.clock().now(), ..cx });
                 let (client, cx) = authenticate_in_headers(&parts, app).await?;
-                Ok(Self { caller: ResourceCaller::new(client)?, body, cx })
+                Ok(Self { caller: ResourceCaller::new(client)?, body, permit: Some(permit), cx })
             }
         }
     }

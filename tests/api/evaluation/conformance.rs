@@ -251,8 +251,9 @@ async fn batch_defaults_are_replaced_by_entity(server: Server) {
             {"subject": {"id": "alice"}},
             {"subject": {"id": "bob"}, "context": {"token": fixture.bob}},
             {"subject": {"id": "bob"}, "context": {"token": fixture.bob}, "resource": {"id": "read_file"}},
+            // A token that is taken from the default brings the agent of the default.
             {"subject": {"id": "alice"}, "context": {}},
-            {"subject": {"id": "alice"}, "context": {}, "action": {}},
+            {"subject": {"id": "alice"}, "context": {"agent": "planner"}, "action": {}},
             {"subject": {}},
         ],
     });
@@ -266,7 +267,7 @@ async fn batch_defaults_are_replaced_by_entity(server: Server) {
         (false, Some("context.agent")),
         (false, Some("resource.id")),
         (true, None),
-        (true, None),
+        (false, Some("context.agent")),
         (true, None),
         (false, Some("invalid JSON body: missing member `subject.id`")),
     ];
