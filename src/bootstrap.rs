@@ -13,9 +13,9 @@ use crate::{
     adapters::{
         fetch::{FetchLimits, FetchOptions, FetchProxy},
         issuers::JwksCache,
-        keyring::{Kek, KekSet, Keyring, KeyringError, generate_sealed_keys, seal_new_registry},
+        keyring::{Kek, KekSet, Keyring, KeyringError, generate_sealed_keys},
         mcp::McpClient,
-        store::{Database, StoreOptions, connect, digest_of_empty_registry},
+        store::{Database, StoreOptions, connect},
         system::{DedicatedThreads, OsEntropy, SystemClock, host_name},
     },
     app::{
@@ -31,7 +31,7 @@ use crate::{
         secret::Secret,
         time::Timestamp,
     },
-    ports::{Clock, Entropy, ErrorChain, Outage, Precondition, StateChange, Store, StoreSealer, StoredKeys, WriteSet},
+    ports::{Clock, Entropy, ErrorChain, Outage, Precondition, StateChange, StoreSealer, StoredKeys, WriteSet},
 };
 
 /// The interval of maintenance: key rotation and garbage collection.
@@ -152,7 +152,7 @@ impl Application {
         }
         store.ping().await.map_err(StartupError::Store)?;
         let entropy = Arc::new(OsEntropy::new().map_err(StartupError::Entropy)?);
-        let keyring = open_keyring(&*store, configured_keks(config)?, clock.now()).await?;
+        let keyring = open_keyring(&*store, config, clock.now()).await?;
         let pepper = keyring.pepper()?;
         let keyring = Arc::new(keyring);
         let store_sealer = Arc::clone(&keyring) as Arc<dyn StoreSealer>;
@@ -351,11 +351,12 @@ fn configured_keks(config: &Config) -> Result<KekSet, StartupError> {
 }
 
 /// Opens the stored keys. A store that has not been used gets its sealed keys first.
-async fn open_keyring(store: &dyn Store, keks: KekSet, now: Timestamp) -> Result<Keyring, StartupError> {
+async fn open_keyring(store: &dyn Database, config: &Config, now: Timestamp) -> Result<Keyring, StartupError> {
     let mut stored = store.load_keys().await.map_err(StartupError::Store)?;
     if stored.sealed_keys.is_empty() {
-        stored = create_sealed_keys(store, &keks, stored.version, now).await?;
+        stored = create_sealed_keys(store, configured_keks(config)?, stored.version, now).await?;
     }
+    let keks = configured_keks(config)?;
     if let Some(purpose) = missing_purposes(&stored.sealed_keys).first() {
         return Err(KeyringError::MissingSealedKey(*purpose).into());
     }
@@ -378,23 +379,24 @@ async fn open_keyring(store: &dyn Store, keks: KekSet, now: Timestamp) -> Result
 /// one wins, and both use its keys. A store that has been used must have its keys: with new ones,
 /// nothing that the missing ones authenticated would verify.
 async fn create_sealed_keys(
-    store: &dyn Store,
-    keks: &KekSet,
+    store: &dyn Database,
+    keks: KekSet,
     version: u64,
     now: Timestamp,
 ) -> Result<StoredKeys, StartupError> {
     if store.is_unused().await.map_err(StartupError::Store)? {
-        let keys = generate_sealed_keys(keks, &KeyPurpose::ALL, now)?;
-        // From now on, a registry without a seal is never taken for a new one.
-        let digest = digest_of_empty_registry().map_err(StartupError::Store)?;
-        let seal = StateChange::SealNewRegistry(seal_new_registry(keks, &keys, &digest)?);
+        let keys = generate_sealed_keys(&keks, &KeyPurpose::ALL, now)?;
+        store.unlock(Arc::new(Keyring::open_new(keks, keys.clone())?));
         let write = WriteSet {
             precondition: Some(Precondition::KeysVersion(version)),
-            state_changes: keys.into_iter().map(StateChange::PutSealedKey).chain([seal]).collect(),
+            // From now on, a store without a seal is never taken for a new one.
+            state_changes: keys.into_iter().map(StateChange::PutSealedKey).chain([StateChange::SealNewStore]).collect(),
             ..WriteSet::default()
         };
         // No audit record is written, so this writer has no chain.
         let committed = store.commit(WriterId(Uuid::nil()), &[write]).await;
+        // Another program may have been first, and its keys are the ones of the store.
+        store.lock();
         committed.map_err(|error| StartupError::Store(error.into()))?;
     }
     let stored = store.load_keys().await.map_err(StartupError::Store)?;

@@ -43,7 +43,7 @@ use errand::{
             tool::ToolRecord,
         },
         replication::{Heartbeat, ReplicaId},
-        revocation::{LogEntry, LogPosition, evidence::EvidenceDigest},
+        revocation::{LinkedEntry, LogAnchor, LogEntry, LogPosition, evidence::EvidenceDigest},
         sealed_key::StoredSealedKey,
         secret::{Pepper, Secret},
         settings::{AdmissionLimits, MemoryLimits, Quotas, TaskLimits, TokenLimits},
@@ -55,11 +55,12 @@ use errand::{
     http::{AppState, HttpSettings, router},
     ports::{
         AuditFilter, AuditKeys, AuditRow, AuditState, AuditStore, ChangeListener, Clock, CommitError,
-        ConfigurationStore, Entropy, EvidenceSelector, FetchCaller, GcStats, GrantFilter, GrantStore, KeyStore,
-        ListError, ListingProblem, LiveCounts, LogStore, MaintenanceStore, McpServers, Outage, Page, PageRequest,
-        QuotaStore, RegistryStore, ReplicaStore, SeenEvidence, SignatureError, Signer, StatusListStore, StoredKey,
-        StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector,
-        TokenStore, ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet, WriteStore,
+        ConfigurationStore, Entropy, EvidenceSelector, FetchCaller, GcStats, GrantFilter, GrantStore, IndexedToken,
+        KeyStore, ListError, ListingProblem, LiveCounts, LogStore, MaintenanceStore, McpServers, Outage, Page,
+        PageRequest, QuotaStore, RegistryStore, ReplicaStore, SeenEvidence, SignatureError, Signer, StatusListStore,
+        StoredKey, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord,
+        TokenSelector, TokenStore, ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet,
+        WriteStore,
     },
 };
 use http_body_util::BodyExt;
@@ -624,6 +625,18 @@ impl LogStore for StoreBehavior {
         self.get(Vec::new()).await
     }
 
+    async fn read_linked_log(&self, _: LogPosition, _: Timestamp, _: u32) -> Result<Vec<LinkedEntry>, Outage> {
+        self.get(Vec::new()).await
+    }
+
+    async fn load_log_anchor(&self) -> Result<LogAnchor, Outage> {
+        self.get(LogAnchor::default()).await
+    }
+
+    async fn store_log_anchor(&self, _: &LogAnchor) -> Result<(), Outage> {
+        self.get(()).await
+    }
+
     async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
         self.page(page).await
     }
@@ -746,7 +759,7 @@ impl RegistryStore for StoreBehavior {
 #[async_trait]
 impl KeyStore for StoreBehavior {
     async fn load_keys(&self) -> Result<StoredKeys, Outage> {
-        self.get(StoredKeys { version: 0, keys: Vec::new(), sealed_keys: Vec::new() }).await
+        self.get(StoredKeys { version: 0, keys: Vec::new(), sealed_keys: Vec::new(), seal: None }).await
     }
 
     async fn is_unused(&self) -> Result<bool, Outage> {
@@ -818,7 +831,7 @@ impl StatusListStore for StoreBehavior {
         _: Timestamp,
         _: TokenCursor,
         _: u32,
-    ) -> Result<Vec<TokenRecord>, Outage> {
+    ) -> Result<Vec<IndexedToken>, Outage> {
         self.get(Vec::new()).await
     }
 }
@@ -831,5 +844,9 @@ impl MaintenanceStore for StoreBehavior {
 
     async fn ping(&self) -> Result<(), Outage> {
         self.get(()).await
+    }
+
+    fn tampering_count(&self) -> u64 {
+        0
     }
 }

@@ -29,7 +29,7 @@ CREATE TABLE versions (                     -- versions for optimistic concurren
     name text COLLATE "C" PRIMARY KEY CHECK (name IN ('registry', 'keys')),
     -- every write that changes the registry or the keys adds one
     version bigint NOT NULL CHECK (version >= 0),
-    -- of the registry: HMAC-SHA-256 over its version and all its rows
+    -- HMAC-SHA-256 over the version and all rows of the registry or all keys
     seal text
 );
 INSERT INTO versions (name, version) VALUES ('registry', 0), ('keys', 0);
@@ -90,7 +90,8 @@ CREATE TABLE tasks (
     last_transition text,                   -- the last transition: time, actor and reason, as JSON
     grant_id uuid,                          -- the grant on which the task was opened
     -- the log position that the opening replica had applied
-    rev bigint NOT NULL DEFAULT 0 CHECK (rev >= 0)
+    rev bigint NOT NULL DEFAULT 0 CHECK (rev >= 0),
+    tag text NOT NULL                       -- HMAC-SHA-256 over the row, base64url
 );
 -- A list of tasks reads each state in its order and merges them. A list of one state, or of the
 -- open tasks only, therefore reads no task in another state, however many there are.
@@ -141,6 +142,7 @@ CREATE TABLE tokens (
     evidence_issued bigint CHECK (evidence_issued >= 0), -- its `iat`; 0 if it has none
     evidence_expires bigint CHECK (evidence_expires >= 0), -- its `exp`
     session text COLLATE "C",                -- the session of its sign-in: a digest of its issuer and `sid`
+    tag text NOT NULL,                      -- HMAC-SHA-256 over the row, base64url
     CHECK ((evidence IS NULL) = (evidence_issued IS NULL) AND (evidence IS NULL) = (evidence_expires IS NULL)),
     CHECK (evidence IS NOT NULL OR session IS NULL),
     CHECK ((requester_issuer IS NULL) = (requester_subject IS NULL)),
@@ -164,7 +166,8 @@ CREATE TABLE grants (                       -- permissions of agents to act for 
     until bigint NOT NULL CHECK (until >= 0),
     actor text NOT NULL,                    -- the party that recorded the grant
     occurred_at bigint NOT NULL CHECK (occurred_at >= 0),
-    break_glass boolean NOT NULL DEFAULT false
+    break_glass boolean NOT NULL DEFAULT false,
+    tag text NOT NULL                       -- HMAC-SHA-256 over the row, base64url
 );
 CREATE INDEX grants_by_time ON grants (occurred_at, id);
 CREATE INDEX grants_by_requester_and_agent ON grants (requester_subject, requester_issuer, agent, until, id);
@@ -185,6 +188,7 @@ CREATE TABLE break_glass (
     reviewed_by text,                       -- the reviewer: a different admin
     reviewed_at bigint CHECK (reviewed_at >= 0),
     note text,                              -- the reviewer's findings
+    tag text NOT NULL,                      -- HMAC-SHA-256 over the row, base64url
     CHECK ((reviewed_by IS NULL) = (reviewed_at IS NULL) AND (note IS NULL) = (reviewed_at IS NULL)),
     CHECK (reviewed_by <> actor)
 );
@@ -248,7 +252,8 @@ CREATE TABLE idempotency_keys (             -- requests that may be retried, wit
     response text NOT NULL,                 -- JSON
     -- the position of the request's last log entry, if it had any
     seq bigint,
-    keep_until bigint NOT NULL CHECK (keep_until >= 0)
+    keep_until bigint NOT NULL CHECK (keep_until >= 0),
+    tag text NOT NULL DEFAULT ''            -- HMAC-SHA-256 over the row, base64url
 );
 CREATE INDEX idempotency_keys_by_keep_until ON idempotency_keys (keep_until);
 
@@ -270,6 +275,8 @@ CREATE TABLE revocation_log (
     -- the first version of the program that knows the kind and the verb: an older replica stops
     -- here instead of skipping the entry
     min_version text NOT NULL DEFAULT '0.1.0',
+    previous text NOT NULL,                 -- the tag of the entry before; empty at the first
+    tag text NOT NULL,                      -- HMAC-SHA-256 over the entry, base64url
     CONSTRAINT revocation_log_verb_by_kind_check CHECK (verb = 'revoke' OR kind IN ('task', 'agent', 'agents', 'tool', 'delegation', 'issuer_key'))
 );
 -- Retained entries are found by the hours in which their retention ends. There are few such hours,
@@ -285,9 +292,24 @@ CREATE INDEX revocation_log_by_party ON revocation_log (kind, key, seq)
 -- one row, whose lock is held until the commit: so seq is the commit order
 CREATE TABLE log_head (
     singleton smallint PRIMARY KEY CHECK (singleton = 1),
-    seq bigint NOT NULL CHECK (seq >= 0)    -- the position of the last entry
+    seq bigint NOT NULL CHECK (seq >= 0),   -- the position of the last entry
+    link text NOT NULL DEFAULT '',          -- its tag
+    -- the versions in the table versions: earlier rows that are put back do not match them
+    registry_version bigint NOT NULL DEFAULT 0,
+    keys_version bigint NOT NULL DEFAULT 0,
+    tag text NOT NULL DEFAULT ''            -- HMAC-SHA-256 over the row; empty in a new store
 );
 INSERT INTO log_head (singleton, seq) VALUES (1, 0);
+
+-- at most one row: what a replica that starts must find up to a position of the log
+CREATE TABLE log_anchor (
+    singleton smallint PRIMARY KEY CHECK (singleton = 1),
+    seq bigint NOT NULL CHECK (seq > 0),    -- the position
+    link text NOT NULL,                     -- the tag of the entry there
+    -- for each hour in which retention ends, the number of entries and a digest of their tags: JSON
+    hours text NOT NULL,
+    tag text NOT NULL                       -- HMAC-SHA-256 over the row, base64url
+);
 
 -- Replicas with a lease answer from memory. A replica with a valid lease does not check the log for
 -- revocations, so a revoker waits until the replica has acknowledged the revocation, or until its

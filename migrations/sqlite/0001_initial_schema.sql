@@ -29,7 +29,7 @@ CREATE TABLE versions (                     -- versions for optimistic concurren
     name TEXT PRIMARY KEY CHECK (name IN ('registry', 'keys')),
     -- every write that changes the registry or the keys adds one
     version INTEGER NOT NULL CHECK (version >= 0),
-    -- of the registry: HMAC-SHA-256 over its version and all its rows
+    -- HMAC-SHA-256 over the version and all rows of the registry or all keys
     seal TEXT
 ) STRICT;
 INSERT INTO versions (name, version) VALUES ('registry', 0), ('keys', 0);
@@ -90,7 +90,8 @@ CREATE TABLE tasks (
     last_transition TEXT,                   -- the last transition: time, actor and reason, as JSON
     grant_id TEXT,                          -- the grant on which the task was opened
     -- the log position that the opening replica had applied
-    rev INTEGER NOT NULL DEFAULT 0 CHECK (rev >= 0)
+    rev INTEGER NOT NULL DEFAULT 0 CHECK (rev >= 0),
+    tag TEXT NOT NULL                       -- HMAC-SHA-256 over the row, base64url
 ) STRICT;
 -- A list of tasks reads each state in its order and merges them. A list of one state, or of the
 -- open tasks only, therefore reads no task in another state, however many there are.
@@ -142,6 +143,7 @@ CREATE TABLE tokens (
     evidence_issued INTEGER CHECK (evidence_issued >= 0), -- its `iat`; 0 if it has none
     evidence_expires INTEGER CHECK (evidence_expires >= 0), -- its `exp`
     session TEXT,                -- the session of its sign-in: a digest of its issuer and `sid`
+    tag TEXT NOT NULL,                      -- HMAC-SHA-256 over the row, base64url
     CHECK ((evidence IS NULL) = (evidence_issued IS NULL) AND (evidence IS NULL) = (evidence_expires IS NULL)),
     CHECK (evidence IS NOT NULL OR session IS NULL),
     CHECK ((requester_issuer IS NULL) = (requester_subject IS NULL)),
@@ -165,7 +167,8 @@ CREATE TABLE grants (                       -- permissions of agents to act for 
     until INTEGER NOT NULL CHECK (until >= 0),
     actor TEXT NOT NULL,                    -- the party that recorded the grant
     occurred_at INTEGER NOT NULL CHECK (occurred_at >= 0),
-    break_glass INTEGER NOT NULL DEFAULT 0 CHECK (break_glass IN (0, 1))
+    break_glass INTEGER NOT NULL DEFAULT 0 CHECK (break_glass IN (0, 1)),
+    tag TEXT NOT NULL                       -- HMAC-SHA-256 over the row, base64url
 ) STRICT;
 CREATE INDEX grants_by_time ON grants (occurred_at, id);
 CREATE INDEX grants_by_requester_and_agent ON grants (requester_subject, requester_issuer, agent, until, id);
@@ -186,6 +189,7 @@ CREATE TABLE break_glass (
     reviewed_by TEXT,                       -- the reviewer: a different admin
     reviewed_at INTEGER CHECK (reviewed_at >= 0),
     note TEXT,                              -- the reviewer's findings
+    tag TEXT NOT NULL,                      -- HMAC-SHA-256 over the row, base64url
     CHECK ((reviewed_by IS NULL) = (reviewed_at IS NULL) AND (note IS NULL) = (reviewed_at IS NULL)),
     CHECK (reviewed_by <> actor)
 ) STRICT;
@@ -249,7 +253,8 @@ CREATE TABLE idempotency_keys (             -- requests that may be retried, wit
     response TEXT NOT NULL,                 -- JSON
     -- the position of the request's last log entry, if it had any
     seq INTEGER,
-    keep_until INTEGER NOT NULL CHECK (keep_until >= 0)
+    keep_until INTEGER NOT NULL CHECK (keep_until >= 0),
+    tag TEXT NOT NULL DEFAULT ''            -- HMAC-SHA-256 over the row, base64url
 ) STRICT;
 CREATE INDEX idempotency_keys_by_keep_until ON idempotency_keys (keep_until);
 
@@ -271,7 +276,9 @@ CREATE TABLE revocation_log (
     forget_after INTEGER NOT NULL CHECK (forget_after >= 0),
     -- the first version of the program that knows the kind and the verb: an older replica stops
     -- here instead of skipping the entry
-    min_version TEXT NOT NULL DEFAULT '0.1.0'
+    min_version TEXT NOT NULL DEFAULT '0.1.0',
+    previous TEXT NOT NULL,                 -- the tag of the entry before; empty at the first
+    tag TEXT NOT NULL                       -- HMAC-SHA-256 over the entry, base64url
 ) STRICT;
 -- Retained entries are found by the hours in which their retention ends. There are few such hours,
 -- and within each the entries are in log order, which is that of the row ids, so a reader skips the
@@ -284,9 +291,24 @@ CREATE INDEX revocation_log_by_party ON revocation_log (kind, key, seq)
 
 CREATE TABLE log_head (                     -- one row
     singleton INTEGER PRIMARY KEY CHECK (singleton = 1),
-    seq INTEGER NOT NULL CHECK (seq >= 0)   -- the position of the last entry
+    seq INTEGER NOT NULL CHECK (seq >= 0),  -- the position of the last entry
+    link TEXT NOT NULL DEFAULT '',          -- its tag
+    -- the versions in the table versions: earlier rows that are put back do not match them
+    registry_version INTEGER NOT NULL DEFAULT 0,
+    keys_version INTEGER NOT NULL DEFAULT 0,
+    tag TEXT NOT NULL DEFAULT ''            -- HMAC-SHA-256 over the row; empty in a new store
 ) STRICT;
 INSERT INTO log_head (singleton, seq) VALUES (1, 0);
+
+-- at most one row: what a replica that starts must find up to a position of the log
+CREATE TABLE log_anchor (
+    singleton INTEGER PRIMARY KEY CHECK (singleton = 1),
+    seq INTEGER NOT NULL CHECK (seq > 0),   -- the position
+    link TEXT NOT NULL,                     -- the tag of the entry there
+    -- for each hour in which retention ends, the number of entries and a digest of their tags: JSON
+    hours TEXT NOT NULL,
+    tag TEXT NOT NULL                       -- HMAC-SHA-256 over the row, base64url
+) STRICT;
 
 -- Replicas with a lease answer from memory. A replica with a valid lease does not check the log for
 -- revocations, so a revoker waits until the replica has acknowledged the revocation, or until its

@@ -36,6 +36,7 @@ impl Service {
         self.end_orphaned_tasks(cx).await?;
         self.end_tasks_of_revoked_parties(MAX_EXPIRY_ROUNDS, cx).await?;
         let stats = self.store().collect_garbage(cx.now).await?;
+        self.inner.follower.advance_anchor(cx.now).await?;
         // Last: a metric must not keep anything from being removed. None replaces an old value.
         *self.inner.live.lock() = None;
         let since = cx.now.saturating_sub(TOKEN_LIFETIME_CAP).saturating_sub(MAX_CLOCK_SKEW);

@@ -20,6 +20,8 @@ impl Service {
         } else if self.inner.writer.is_failing() {
             Some("the last commit failed")
         } else if self.inner.renewal.is_failing() {
+            // If the log, the registry or the keys were tampered with, that is the cause.
+            self.inner.follower.committed_snapshot(cx.now).await?;
             Some("the last renewal of the lease failed")
         } else {
             None

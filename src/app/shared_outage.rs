@@ -13,6 +13,9 @@ pub(in crate::app) fn unshare(shared: Arc<Outage>) -> Outage {
     if let Some(unknown) = shared.unknown_entry() {
         return Outage { operation: shared.operation, source: Box::new(unknown.clone()) };
     }
+    if let Some(tampering) = shared.tampering() {
+        return Outage { operation: shared.operation, source: Box::new(tampering.clone()) };
+    }
     Outage { operation: shared.operation, source: Box::new(SharedCause { outage: shared }) }
 }
 

@@ -12,6 +12,7 @@ mod process;
 mod signer;
 mod store;
 mod store_sealer;
+mod tampering;
 mod threads;
 mod trusted_keys;
 
@@ -24,5 +25,6 @@ pub use process::ProcessUsage;
 pub use signer::{Signer, VerifiedToken};
 pub use store::*;
 pub use store_sealer::StoreSealer;
+pub use tampering::TamperingError;
 pub use threads::ThreadSpawner;
 pub use trusted_keys::{FetchCaller, SignatureError, TrustedKeys};

@@ -4,6 +4,7 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 use thiserror::Error;
 
+use super::TamperingError;
 use crate::domain::{admission::retry_after_seconds, revocation::UnknownEntryError};
 
 /// A failure of something outside the process: it was unreachable, too slow, or gave an answer that
@@ -40,10 +41,21 @@ impl Outage {
     /// replica helps then.
     #[must_use]
     pub fn unknown_entry(&self) -> Option<&UnknownEntryError> {
+        self.find_cause()
+    }
+
+    /// Returns the change of the store outside this program that caused the outage, if one did.
+    /// Only an operator can help then.
+    #[must_use]
+    pub fn tampering(&self) -> Option<&TamperingError> {
+        self.find_cause()
+    }
+
+    fn find_cause<E: StdError + 'static>(&self) -> Option<&E> {
         let mut cause: Option<&(dyn StdError + 'static)> = Some(&*self.source);
         while let Some(error) = cause {
-            if let Some(unknown) = error.downcast_ref() {
-                return Some(unknown);
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
             }
             cause = error.source();
         }

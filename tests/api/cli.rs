@@ -126,7 +126,7 @@ async fn keys_commands_and_bootstrap_token_work(server: Server) {
     // The token can be revoked like any other.
     server.revoke(json!({"kind": "token", "id": decode_claims(token)["jti"], "reason": "not needed any more"})).await;
     assert_eq!(server.admin_with(token, Method::GET, "/agents", None).await.0, 401);
-    let heads = server.store.open().await.list_audit_heads().await.unwrap();
+    let heads = server.open_store().await.list_audit_heads().await.unwrap();
     assert_eq!(heads.len(), 2, "one chain of the server, and one of all commands on this host");
     server.stop().await;
 }

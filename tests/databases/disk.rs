@@ -7,7 +7,7 @@ use errand::{
 
 use crate::{
     cluster::PostgresServer,
-    error_text,
+    create_schema, error_text,
     fixtures::{WRITER, commit_one, issue_token, task_id},
     machine::{SmallDisk, report_not_run},
     open,
@@ -68,7 +68,7 @@ async fn sqlite_heals_after_a_full_disk() {
         return;
     };
     let store = open(&format!("sqlite://{}", disk.path().join("errand.db").display())).await;
-    store.migrate().await.unwrap();
+    create_schema(&*store).await;
     assert_heals(&*store, &disk).await;
 }
 
@@ -89,6 +89,6 @@ async fn postgres_heals_after_a_full_disk() {
     let mut admin = <sqlx::PgConnection as sqlx::Connection>::connect(&server.url_of("postgres")).await.unwrap();
     sqlx::Executor::execute(&mut admin, "CREATE DATABASE small TABLESPACE small").await.unwrap();
     let store = open(&server.url_of("small")).await;
-    store.migrate().await.unwrap();
+    create_schema(&*store).await;
     assert_heals(&*store, &disk).await;
 }

@@ -4,7 +4,7 @@ use errand::ports::{CommitError, WriteSet};
 
 use crate::{
     cluster::PostgresServer,
-    error_text,
+    create_schema, error_text,
     fixtures::{WRITER, commit_one, issue_token, task_id},
     open, open_patient, wait_until, without_waiting,
 };
@@ -15,7 +15,7 @@ async fn standby_is_refused_until_it_is_promoted() {
     let test = "standby_is_refused_until_it_is_promoted";
     let Some(primary) = PostgresServer::start(test).await else { return };
     let on_primary = open(&primary.url()).await;
-    on_primary.migrate().await.unwrap();
+    create_schema(&*on_primary).await;
     commit_one(&*on_primary, issue_token(1)).await;
     let Some(standby) = primary.start_standby(test) else { return };
     let store = open_patient(&standby.url()).await;
@@ -50,8 +50,8 @@ async fn standby_is_refused_until_it_is_promoted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn known_outage_is_answered_at_once() {
     let Some(server) = PostgresServer::start("known_outage_is_answered_at_once").await else { return };
+    create_schema(&*open(&server.url()).await).await;
     let store = open_patient(&server.url()).await;
-    store.migrate().await.unwrap();
     store.ping().await.unwrap();
     server.crash();
     wait_until("the outage is known", || async { store.ping().await.is_err() }).await;
@@ -77,7 +77,7 @@ async fn known_outage_is_answered_at_once() {
 async fn killed_sessions_cost_one_call() {
     let Some(server) = PostgresServer::start("killed_sessions_cost_one_call").await else { return };
     let store = open(&server.url()).await;
-    store.migrate().await.unwrap();
+    create_schema(&*store).await;
     for round in 0..3_u128 {
         // Several connections are open and were in use a moment ago.
         let reads = (0..8).map(|_| store.read_log_head());
@@ -108,7 +108,7 @@ async fn killed_sessions_cost_one_call() {
 async fn failed_commit_leaves_nothing_and_heals() {
     let Some(server) = PostgresServer::start("failed_commit_leaves_nothing_and_heals").await else { return };
     let store = open(&server.url()).await;
-    store.migrate().await.unwrap();
+    create_schema(&*store).await;
     server
         .execute(
             "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS

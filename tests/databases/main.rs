@@ -29,8 +29,10 @@ use std::{sync::Arc, time::Duration};
 
 use errand::{
     adapters::store::{Database, StoreOptions, connect},
-    ports::Outage,
+    domain::audit::WriterId,
+    ports::{Outage, StateChange, WriteSet},
 };
+use uuid::Uuid;
 
 use sealer::sealer;
 
@@ -49,6 +51,13 @@ async fn open_with(url: &str, options: StoreOptions) -> Arc<dyn Database> {
     let store = connect(url, &options).await.unwrap();
     store.unlock(sealer());
     store
+}
+
+/// Creates the schema, and seals the new store as the first start of a server does.
+async fn create_schema(store: &dyn Database) {
+    store.migrate().await.unwrap();
+    let seal = WriteSet { state_changes: vec![StateChange::SealNewStore], ..WriteSet::default() };
+    store.commit(WriterId(Uuid::nil()), &[seal]).await.unwrap();
 }
 
 /// Fails if the calls wait for a connection of a store of [`open_patient`].

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::{
     cluster::{PostgresServer, USER, as_server},
-    error_text,
+    create_schema, error_text,
     fixtures::{NOW, commit_one, entry, issue_token, task_id, uuid},
     machine::{find_program, report_not_run},
     open, open_patient,
@@ -84,7 +84,7 @@ async fn session_mode_is_supported() {
     let pooler = PgBouncer::start(&program, &server, "pool_mode = session\ndefault_pool_size = 30").await;
     let store = open(&pooler.url()).await;
     store.verify_server().await.unwrap();
-    store.migrate().await.unwrap();
+    create_schema(&*store).await;
     store.ping().await.unwrap();
     let mut listener = store.listen().await.unwrap();
     let write = WriteSet { log_entries: vec![entry(Target::Keys)], ..issue_token(1) };
@@ -117,7 +117,7 @@ async fn shared_sessions_are_refused_by_name() {
     let test = "shared_sessions_are_refused_by_name";
     let Some(program) = find_pgbouncer(test) else { return };
     let Some(server) = PostgresServer::start(test).await else { return };
-    open(&server.url()).await.migrate().await.unwrap();
+    create_schema(&*open(&server.url()).await).await;
     for settings in [
         "pool_mode = transaction",
         "pool_mode = transaction\ndefault_pool_size = 1",

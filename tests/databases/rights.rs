@@ -1,6 +1,6 @@
 //! Rights that the user of the database lacks.
 
-use crate::{cluster::PostgresServer, error_text, open};
+use crate::{cluster::PostgresServer, create_schema, error_text, open};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_rights_name_the_grant() {
@@ -12,7 +12,7 @@ async fn missing_rights_name_the_grant() {
     assert!(text.contains("permission denied for schema public") && text.contains(grant), "{text}");
     // The remedy helps.
     server.execute(grant).await;
-    migrator.migrate().await.unwrap();
+    create_schema(&*migrator).await;
     migrator.ping().await.unwrap();
 
     let service = open(&server.url_as("service", "errand")).await;

@@ -3,7 +3,9 @@
 use std::slice::from_ref;
 
 use errand::{
-    adapters::keyring::{Kek, KekSet, Keyring, KeyringError, generate_key, generate_sealed_keys, verify_checkpoint},
+    adapters::keyring::{
+        Kek, KekSet, Keyring, KeyringError, generate_key, generate_sealed_keys, seal_keys, verify_checkpoint,
+    },
     domain::{
         audit::Seal,
         id::KeyId,
@@ -15,7 +17,7 @@ use errand::{
         secret::Secret,
         time::{Lifetime, Timestamp},
     },
-    ports::{AuditKeys, Signer, StoreSealer, StoredKey, StoredKeys},
+    ports::{AuditKeys, Signer, StoreSealer, StoredKey, StoredKeys, TamperingError},
 };
 use josekit::{jwk::Jwk, jws::JwsSigner as _};
 use ring::{
@@ -38,7 +40,17 @@ fn key(algorithm: SigningAlgorithm) -> StoredKey {
 }
 
 fn stored(keys: &[StoredKey]) -> StoredKeys {
-    StoredKeys { version: 1, keys: keys.to_vec(), sealed_keys: Vec::new() }
+    stored_with(keys, sealed_keys(&kek().into()))
+}
+
+/// Returns stored keys with their seal.
+fn stored_with(keys: &[StoredKey], sealed_keys: Vec<StoredSealedKey>) -> StoredKeys {
+    sealed(StoredKeys { version: 1, keys: keys.to_vec(), sealed_keys, seal: None })
+}
+
+/// Seals the keys, if they have a key to seal with.
+fn sealed(stored: StoredKeys) -> StoredKeys {
+    StoredKeys { seal: seal_keys(&kek().into(), &stored).ok(), ..stored }
 }
 
 fn keyring(keys: &[StoredKey]) -> Keyring {
@@ -212,10 +224,10 @@ fn key_replacement_is_atomic() {
     let token = keyring.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, NOW).unwrap();
     let mut broken = second.clone();
     broken.sealed_private_key[20] ^= 1;
-    let error = keyring.replace(&StoredKeys { version: 2, ..stored(&[second.clone(), broken]) }).unwrap_err();
+    let error = keyring.replace(&sealed(StoredKeys { version: 2, ..stored(&[second.clone(), broken]) })).unwrap_err();
     assert!(matches!(error, KeyringError::UnsealFailed { .. }));
     assert_eq!((keyring.version(), verifies(&keyring, &token, NOW)), (1, true));
-    keyring.replace(&StoredKeys { version: 3, ..stored(&[second]) }).unwrap();
+    keyring.replace(&sealed(StoredKeys { version: 3, ..stored(&[second]) })).unwrap();
     assert_eq!((keyring.version(), verifies(&keyring, &token, NOW)), (3, false));
     assert_eq!(keyring.active_algorithms(NOW), [SigningAlgorithm::EdDSA]);
 }
@@ -241,7 +253,8 @@ fn stored_keys_are_validated() {
 #[test]
 fn wrong_encryption_key_is_reported() {
     let key = key(SigningAlgorithm::ES256);
-    let error = Keyring::open(Kek::new(&[8; 32]).unwrap(), &stored(from_ref(&key))).unwrap_err();
+    let stored = stored_with(from_ref(&key), Vec::new());
+    let error = Keyring::open(Kek::new(&[8; 32]).unwrap(), &stored).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
@@ -266,7 +279,7 @@ fn rekey_changes_the_sealing_and_nothing_else() {
         let previous = previous.iter().map(|key| Kek::new(key).unwrap()).collect();
         KekSet::new(Kek::new(current).unwrap(), previous)
     };
-    let before = StoredKeys { sealed_keys: sealed_keys(&set(&old, &[])), ..stored(&[key(SigningAlgorithm::ES256)]) };
+    let before = stored(&[key(SigningAlgorithm::ES256)]);
     let tag = |keyring: &Keyring| keyring.pepper().unwrap().tag("files", &Secret::new("s3cret".into()));
     let first = Keyring::open(set(&old, &[]), &before).unwrap();
     let token = first.sign(SigningAlgorithm::ES256, "at+jwt", CLAIMS, NOW).unwrap();
@@ -275,7 +288,12 @@ fn rekey_changes_the_sealing_and_nothing_else() {
     let created = both.create_key(SigningAlgorithm::EdDSA, NOW, NOW).unwrap();
     assert!(Keyring::open(set(&old, &[]), &stored(from_ref(&created))).is_ok(), "sealed under the key in use");
 
-    let same = StoredKeys { version: 1, keys: before.keys.clone(), sealed_keys: before.sealed_keys.clone() };
+    let same = StoredKeys {
+        version: 1,
+        keys: before.keys.clone(),
+        sealed_keys: before.sealed_keys.clone(),
+        seal: before.seal.clone(),
+    };
     let unchanged = first.reseal_keys(same).unwrap();
     assert_eq!((&unchanged.keys, &unchanged.sealed_keys), (&before.keys, &before.sealed_keys));
 
@@ -286,13 +304,15 @@ fn rekey_changes_the_sealing_and_nothing_else() {
     assert_eq!(tag(&rekeyed).as_bytes(), tag(&first).as_bytes(), "client secrets stay valid");
     both.replace(&after).unwrap();
     let created = both.create_key(SigningAlgorithm::EdDSA, NOW, NOW).unwrap();
-    assert!(Keyring::open(set(&new, &[]), &stored(from_ref(&created))).is_ok());
+    let stored = StoredKeys { keys: vec![created], ..after };
+    let stored = StoredKeys { seal: seal_keys(&set(&new, &[]), &stored).ok(), ..stored };
+    assert!(Keyring::open(set(&new, &[]), &stored).is_ok());
 }
 
 #[test]
 fn sealed_keys_are_bound_to_their_row() {
     let keys = sealed_keys(&kek().into());
-    let open = |sealed_keys: Vec<StoredSealedKey>| Keyring::open(kek(), &StoredKeys { sealed_keys, ..stored(&[]) });
+    let open = |sealed_keys: Vec<StoredSealedKey>| Keyring::open(kek(), &stored_with(&[], sealed_keys));
     open(keys.clone()).unwrap().pepper().unwrap();
     for (n, key) in keys.iter().enumerate() {
         let other = keys[(n + 1) % keys.len()].name;
@@ -305,7 +325,8 @@ fn sealed_keys_are_bound_to_their_row() {
         );
         assert!(!format!("{key:?}").contains("sealed: "));
     }
-    let without = open(Vec::new()).unwrap();
+    assert!(matches!(open(Vec::new()).unwrap_err(), KeyringError::Tampering(TamperingError::Keys)));
+    let without = Keyring::open_new(kek(), Vec::new()).unwrap();
     let missing = without.pepper().err().unwrap().to_string();
     assert!(missing.starts_with("no sealed key `client_secrets` is stored; restore"), "{missing}");
 }
@@ -315,9 +336,7 @@ fn sealed_keys_are_bound_to_their_row() {
 fn audit_key_is_replaced_and_kept() {
     let keks = KekSet::from(kek());
     let mut keys = sealed_keys(&keks);
-    let open = |keys: &[StoredSealedKey]| {
-        Keyring::open(kek(), &StoredKeys { sealed_keys: keys.to_vec(), ..stored(&[]) }).unwrap()
-    };
+    let open = |keys: &[StoredSealedKey]| Keyring::open(kek(), &stored_with(&[], keys.to_vec())).unwrap();
     let first = open(&keys);
     let seal = first.seal("hash").unwrap();
     assert!(seal.epoch == 1 && first.is_authentic("hash", &seal) && !first.is_authentic("other", &seal));
@@ -336,7 +355,7 @@ fn audit_key_is_replaced_and_kept() {
 fn checkpoint_signatures_verify_with_their_public_key_only() {
     let keys = sealed_keys(&kek().into());
     let open = |sealed_keys: Vec<StoredSealedKey>| {
-        Keyring::open(kek(), &StoredKeys { sealed_keys, ..stored(&[key(SigningAlgorithm::EdDSA)]) }).unwrap()
+        Keyring::open(kek(), &stored_with(&[key(SigningAlgorithm::EdDSA)], sealed_keys)).unwrap()
     };
     let (one, other) = (open(keys), open(sealed_keys(&kek().into())));
     let text = one.sign_checkpoint(b"{}").unwrap();
@@ -359,7 +378,7 @@ fn checkpoint_signatures_verify_with_their_public_key_only() {
 fn generated_keys_differ() {
     let (a, b) = (sealed_keys(&kek().into()), sealed_keys(&kek().into()));
     let open = |sealed_keys: Vec<StoredSealedKey>| {
-        Keyring::open(kek(), &StoredKeys { sealed_keys, ..stored(&[]) }).unwrap().pepper().unwrap()
+        Keyring::open(kek(), &stored_with(&[], sealed_keys)).unwrap().pepper().unwrap()
     };
     let secret = Secret::new("s3cret".into());
     let tag = open(a.clone()).tag("files", &secret);
@@ -394,7 +413,8 @@ fn debug_output_hides_private_keys() {
         let key = key(algorithm);
         let private = unseal(&key);
         let keyring = keyring(from_ref(&key));
-        let error = Keyring::open(Kek::new(&[8; 32]).unwrap(), &stored(from_ref(&key))).unwrap_err();
+        let stored = stored_with(from_ref(&key), Vec::new());
+        let error = Keyring::open(Kek::new(&[8; 32]).unwrap(), &stored).unwrap_err();
         let jwks = Value::from(keyring.jwks(NOW));
         let printed =
             format!("{keyring:?} {keyring:#?} {key:?} {:?} {error:?} {error} {jwks} {}", kek(), key.public_jwk);

@@ -10,7 +10,7 @@ use errand::{
 
 use crate::{fixtures::*, support::TestStore};
 
-fn sample_break_glass(n: u128) -> BreakGlassGrant {
+pub fn sample_break_glass(n: u128) -> BreakGlassGrant {
     let grant = Grant {
         authority: Some(authority(&["read"])),
         by: format!("admin:{}", HOSTILE[0]),
@@ -21,7 +21,7 @@ fn sample_break_glass(n: u128) -> BreakGlassGrant {
     BreakGlassGrant { grant, reason: HOSTILE[1].trim().parse().unwrap(), is_withdrawn: false, review: None }
 }
 
-fn review(by: &str) -> Review {
+pub fn review(by: &str) -> Review {
     Review { by: by.into(), at: at(NOW.unix() + 9), note: HOSTILE[2].trim().parse().unwrap() }
 }
 

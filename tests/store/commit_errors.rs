@@ -8,7 +8,10 @@ use errand::{
     ports::{CommitError, StateChange, Store, WriteOutcome, WriteSet},
 };
 
-use crate::{fixtures::*, support::TestStore};
+use crate::{
+    fixtures::*,
+    support::{TestStore, sealer},
+};
 
 /// Returns a write to every table that a commit touches, with a version change and a log entry.
 fn write_everything(n: u128) -> WriteSet {
@@ -88,7 +91,9 @@ async fn blocked_store_is_unavailable(on: &TestStore) {
         statement_timeout: timeout,
         ..StoreOptions::default()
     };
+    on.open().await;
     let store = connect(on.url(), &options).await.unwrap();
+    store.unlock(sealer());
     assert_eq!(store.read_log_head().await.unwrap(), LogPosition::new(0));
     let held = on.lock_writes().await;
     let outage = store.commit(WRITER, &[issue_token(1), issue_token(2)]).await.unwrap_err();

@@ -9,13 +9,17 @@ use std::sync::{
 use errand::{
     adapters::store,
     domain::{
-        revocation::{LogEntry, LogPosition},
+        revocation::{LogEntry, LogPosition, Target},
         time::Timestamp,
     },
+    ports::{StoreSealer, WriteSet},
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqliteConnection};
 
-use crate::{fixtures::*, support::TestStore};
+use crate::{
+    fixtures::*,
+    support::{TestStore, sealer},
+};
 
 /// The number of entries past their retention.
 const EXPIRED_ENTRIES: u64 = 200_000;
@@ -26,13 +30,14 @@ const LIVE_SEQS: [u64; 5] = [1, 70_000, 70_003, 150_000, EXPIRED_ENTRIES + 20];
 async fn append(on: &TestStore, from: u64, until: &[i64]) {
     let key = |n: usize| uuid(n as u128);
     let row = |(n, until): (usize, &i64)| {
-        format!("({}, 'revoke', 'token', '{}', 'x', 'admin:ops', 0, {until})", from + n as u64, key(n))
+        format!("({}, 'revoke', 'token', '{}', 'x', 'admin:ops', 0, {until}, '', '')", from + n as u64, key(n))
     };
     let rows = until.iter().enumerate().map(row).collect::<Vec<_>>().join(", ");
     on.tamper(&format!(
-        "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after) VALUES {rows}"
+        "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after, previous, tag) VALUES {rows}"
     ))
     .await;
+    on.reseal_log(&*sealer()).await;
 }
 
 /// A page equals the result of a full scan, for every position, time and page size.
@@ -57,7 +62,8 @@ async fn live_entries_are_found(on: &TestStore) {
     append(on, 1, &until).await;
     let alive = |seq: u64, now: i64| {
         let all = until.iter().enumerate().map(|(n, until)| (n as u64 + 1, *until));
-        all.filter(move |(n, until)| *n > seq && *until > now).map(|(n, _)| n)
+        // From the epoch on, these are all entries.
+        all.filter(move |(n, until)| *n > seq && (*until > now || now == 0)).map(|(n, _)| n)
     };
     let last = until.len() as u64;
     for now in
@@ -102,14 +108,25 @@ async fn fill_long_log(on: &TestStore) {
     } else {
         format!("(SELECT n FROM generate_series(1, {}) AS n)", EXPIRED_ENTRIES + 20)
     };
+    let (far, near) = (Timestamp::MAX.unix(), NOW.unix() + 900);
+    // A reader verifies what it reads, and skips the others.
+    let tag = |n: u64| {
+        let forget_after = if n < 100_000 { far } else { near };
+        let row = format!(
+            r#"["revocation_log",{{"seq":{n},"verb":"revoke","kind":"token","key":"{}","reason":"x","actor":"admin:ops","occurred_at":0,"forget_after":{forget_after},"min_version":"0.1.0","previous":""}}]"#,
+            uuid(1)
+        );
+        format!("WHEN {n} THEN '{}'", sealer().tag_row(&row).unwrap())
+    };
+    let tags = LIVE_SEQS.map(tag).join(" ");
     let positions = LIVE_SEQS.map(|n| n.to_string()).join(", ");
     on.tamper(&format!(
-        "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after)
+        "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after, previous, tag)
         SELECT n, 'revoke', 'token', '{}', 'x', 'admin:ops', 0,
-            CASE WHEN n IN ({positions}) THEN CASE WHEN n < 100000 THEN {} ELSE {} END ELSE {dead} - n % 100000 END FROM {series} AS s",
+            CASE WHEN n IN ({positions}) THEN CASE WHEN n < 100000 THEN {} ELSE {} END ELSE {dead} - n % 100000 END, '', CASE n {tags} ELSE '' END FROM {series} AS s",
         uuid(1),
-        Timestamp::MAX.unix(),
-        NOW.unix() + 900,
+        far,
+        near,
     ))
     .await;
 }
@@ -206,25 +223,11 @@ async fn growing_log_is_read_without_gaps(on: &TestStore) {
     const TIMES: u64 = 400;
     const AT_ONCE: u64 = 25;
     let store = on.open().await;
-    let until = NOW.unix() + 900;
-    let statement = |n: u64| {
-        let row = |n: u64| format!("({n}, 'revoke', 'token', '{}', 'x', 'admin:ops', 0, {until})", uuid(n.into()));
-        let rows = (1..=AT_ONCE).map(|k| row(n * AT_ONCE + k)).collect::<Vec<_>>().join(", ");
-        AssertSqlSafe(format!(
-            "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after) VALUES {rows}"
-        ))
-    };
+    let writer = on.open().await;
     let write = async {
-        if on.url().starts_with("sqlite") {
-            let mut connection = SqliteConnection::connect(on.url()).await.unwrap();
-            for n in 0..TIMES {
-                connection.execute(statement(n)).await.unwrap();
-            }
-        } else {
-            let mut connection = PgConnection::connect(on.url()).await.unwrap();
-            for n in 0..TIMES {
-                connection.execute(statement(n)).await.unwrap();
-            }
+        for n in 0..TIMES {
+            let log_entries = (1..=AT_ONCE).map(|k| entry(Target::Token(token_id((n * AT_ONCE + k).into())))).collect();
+            commit_one(&*writer, WriteSet { log_entries, ..WriteSet::default() }).await;
         }
     };
     let read = async {

@@ -42,4 +42,5 @@ mod schema;
 mod status_lists;
 #[path = "../support/mod.rs"]
 mod support;
+mod tampering;
 mod tasks;

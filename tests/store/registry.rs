@@ -425,7 +425,7 @@ async fn registry_is_read_in_one_snapshot(on: &TestStore) {
 }
 
 /// Returns a tool record: accepted and observed at different times.
-fn tool(resource: &str, name: &str, accepted: Option<&str>, observed: Option<&str>) -> ToolRecord {
+pub fn tool(resource: &str, name: &str, accepted: Option<&str>, observed: Option<&str>) -> ToolRecord {
     let sighting = |text: Option<&str>, then| {
         text.map(|text| {
             let definition = ToolDefinition::new(name, Some(text), &serde_json::Map::new()).unwrap();

@@ -8,13 +8,13 @@ use errand::{
         replication::{Heartbeat, Replica, ReplicaId},
         revocation::{LogPosition, Target},
     },
-    ports::{ListError, OP_CHECK_SCHEMA, Outage, Store, TaskFilter, WriteSet},
+    ports::{ListError, OP_CHECK_SCHEMA, Outage, StateChange, Store, TaskFilter, WriteSet},
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqlSafeStr, SqliteConnection};
 
 use crate::{
     fixtures::*,
-    support::{TestStore, seal_new_registry, sealer},
+    support::{TestStore, sealer},
 };
 
 pub fn error_text(outage: &Outage) -> String {
@@ -192,13 +192,16 @@ async fn assert_refused_soon(store: &dyn Store, write: &WriteSet) {
 
 #[tokio::test]
 async fn file_lock_is_unavailable() {
-    assert_held_lock_is_unavailable(TestStore::sqlite().await.url(), "BEGIN IMMEDIATE").await;
+    let on = TestStore::sqlite().await;
+    on.open().await;
+    assert_held_lock_is_unavailable(on.url(), "BEGIN IMMEDIATE").await;
 }
 
 #[tokio::test]
 async fn log_lock_is_unavailable() {
-    assert_held_lock_is_unavailable(TestStore::postgres().await.url(), "BEGIN; UPDATE log_head SET seq = seq + 1")
-        .await;
+    let on = TestStore::postgres().await;
+    on.open().await;
+    assert_held_lock_is_unavailable(on.url(), "BEGIN; UPDATE log_head SET seq = seq + 1").await;
 }
 
 /// The settings of every connection: all waits are limited, including the server's wait for a
@@ -473,9 +476,10 @@ async fn in_memory_store_lasts_while_open() {
         store.unlock(sealer());
         store.migrate().await.unwrap();
         store.ping().await.unwrap();
-        seal_new_registry(&*store).await;
         commit_one(&*store, issue_token(1)).await;
         assert_eq!(store.find_task(task_id(1)).await.unwrap(), Some(task(1)));
+        let seal = WriteSet { state_changes: vec![StateChange::SealNewStore], ..WriteSet::default() };
+        commit_one(&*store, seal).await;
         let (a, b) = tokio::join!(store.load_registry(), store.commit(WRITER, &[]));
         assert!(a.is_ok() && b.is_ok());
     }

@@ -69,8 +69,8 @@ async fn read_all_tokens(
         let tokens = store.list_tokens_with_status(selector, alive_at, after, page).await.unwrap();
         assert!(tokens.len() <= page as usize);
         let Some(last) = tokens.last() else { return found };
-        after = TokenCursor { issued: last.issued, id: last.id };
-        found.extend(tokens);
+        after = last.cursor;
+        found.extend(tokens.into_iter().map(|token| token.record.unwrap()));
     }
 }
 

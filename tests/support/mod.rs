@@ -4,6 +4,7 @@
 //! starts one), on which each test gets a database of its own, copied from a template that is
 //! migrated once.
 
+mod log_seal;
 mod sealer;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
 };
 
 use errand::{
-    adapters::store::{Database, StoreOptions, connect, digest_of_empty_registry},
+    adapters::store::{Database, StoreOptions, connect},
     domain::audit::WriterId,
     ports::{StateChange, StoreSealer, WriteSet},
 };
@@ -59,17 +60,13 @@ impl TestStore {
     pub async fn sqlite_in(folder: &std::path::Path) -> Self {
         let url = format!("sqlite://{}", folder.join("errand.db").display());
         let store = Self { url, backend: Backend::File { _folder: None } };
-        let opened = store.open().await;
-        opened.migrate().await.unwrap();
-        seal_new_registry(&*opened).await;
+        store.open().await.migrate().await.unwrap();
         store
     }
 
     /// Creates a migrated PostgreSQL store.
     pub async fn postgres() -> Self {
-        let store = Self::database(Some(template().await)).await;
-        seal_new_registry(&*store.open().await).await;
-        store
+        Self::database(Some(template().await)).await
     }
 
     /// Creates a PostgreSQL store without a schema.
@@ -93,10 +90,21 @@ impl TestStore {
         &self.url
     }
 
-    /// Opens the store. Every call returns a separate instance, as another replica has.
+    /// Opens the store with the keys of [`sealer`]. Every call returns a separate instance, as
+    /// another replica has. Seals a new store, as the first start of a server does.
     pub async fn open(&self) -> Arc<dyn Database> {
+        let store = self.open_with(sealer()).await;
+        if self.is_unsealed().await {
+            let write = WriteSet { state_changes: vec![StateChange::SealNewStore], ..WriteSet::default() };
+            store.commit(WriterId(uuid::Uuid::nil()), &[write]).await.unwrap();
+        }
+        store
+    }
+
+    /// Opens the store with the keys of its server.
+    pub async fn open_with(&self, sealer: Arc<dyn StoreSealer>) -> Arc<dyn Database> {
         let store = connect(&self.url, &patient_options()).await.unwrap();
-        store.unlock(sealer());
+        store.unlock(sealer);
         store
     }
 
@@ -170,13 +178,6 @@ fn server() -> Url {
         )
     });
     Url::parse(&url).expect("ERRAND_TEST_POSTGRES_URL is a valid URL")
-}
-
-/// Seals the registry of a new store, as the first start of a server does.
-pub async fn seal_new_registry(store: &dyn Database) {
-    let seal = sealer().seal_registry(0, &digest_of_empty_registry().unwrap()).unwrap();
-    let write = WriteSet { state_changes: vec![StateChange::SealNewRegistry(seal)], ..WriteSet::default() };
-    store.commit(WriterId(uuid::Uuid::nil()), &[write]).await.unwrap();
 }
 
 /// Returns the name of a migrated database without connections. The first caller creates it, while

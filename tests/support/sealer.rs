@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use errand::{
     adapters::keyring::{Kek, KekSet, Keyring, generate_sealed_keys},
     domain::{sealed_key::KeyPurpose, time::Timestamp},
-    ports::StoredKeys,
 };
 
 /// Returns a sealer of audit records with keys of its own, the same for all stores of the process.
@@ -14,8 +13,7 @@ pub fn sealer() -> Arc<Keyring> {
     let create = || {
         let keks = || KekSet::from(Kek::new(&[7; 32]).unwrap());
         let sealed_keys = generate_sealed_keys(&keks(), &KeyPurpose::ALL, Timestamp::EPOCH).unwrap();
-        let stored = StoredKeys { version: 0, keys: Vec::new(), sealed_keys };
-        Arc::new(Keyring::open(keks(), &stored).unwrap())
+        Arc::new(Keyring::open_new(keks(), sealed_keys).unwrap())
     };
     Arc::clone(SEALER.get_or_init(create))
 }

@@ -9,6 +9,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use errand::{
+    adapters::store::Database,
     app::ApplyOptions,
     bootstrap::{Application, BackgroundTasks, MigrationPolicy},
     config::Config,
@@ -20,6 +21,7 @@ use errand::{
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
@@ -73,6 +75,28 @@ fn relax_limits(config: &mut Config) {
     }
 }
 
+/// The columns that the tag of a task covers.
+#[derive(serde::Serialize, sqlx::FromRow)]
+struct StoredTask {
+    id: String,
+    requester_issuer: String,
+    requester_subject: String,
+    root_agent: String,
+    purpose: String,
+    authority: String,
+    state: String,
+    created: i64,
+    deadline: i64,
+    version: i64,
+    last_transition: Option<String>,
+    grant_id: Option<String>,
+    rev: i64,
+}
+
+const TASKS: &str =
+    "SELECT CAST(id AS text) AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state,
+    created, deadline, version, last_transition, CAST(grant_id AS text) AS grant_id, rev FROM tasks";
+
 /// One server: one process, as far as its store can tell.
 pub struct Server {
     /// The `iss` of its tokens.
@@ -115,6 +139,34 @@ impl Server {
         let mut config = Config::load(&file, &|_| None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         relax_limits(&mut config);
         Self::start_server(address, Arc::new(config), idp, planner, Arc::new(store), Arc::new(folder)).await
+    }
+
+    /// Changes the revocation log as a program with the keys of this server could have written it.
+    pub async fn rewrite_log(&self, sql: &str) {
+        self.store.tamper(sql).await;
+        self.store.reseal_log(&*self.application.store_sealer).await;
+    }
+
+    /// Changes tasks as a program with the keys of this server could have written them.
+    pub async fn rewrite_tasks(&self, sql: &str) {
+        self.store.tamper(sql).await;
+        let tasks: Vec<StoredTask> = if self.store.url().starts_with("sqlite") {
+            let mut connection = SqliteConnection::connect(self.store.url()).await.unwrap();
+            sqlx::query_as(TASKS).fetch_all(&mut connection).await.unwrap()
+        } else {
+            let mut connection = PgConnection::connect(self.store.url()).await.unwrap();
+            sqlx::query_as(TASKS).fetch_all(&mut connection).await.unwrap()
+        };
+        for task in tasks {
+            let row = format!("[\"tasks\",{}]", serde_json::to_string(&task).unwrap());
+            let tag = self.application.store_sealer.tag_row(&row).unwrap();
+            self.store.tamper(&format!("UPDATE tasks SET tag = '{tag}' WHERE id = '{}'", task.id)).await;
+        }
+    }
+
+    /// Opens the store with the keys of this server.
+    pub async fn open_store(&self) -> Arc<dyn Database> {
+        self.store.open_with(Arc::clone(&self.application.store_sealer)).await
     }
 
     /// Starts another replica: the same configuration and store, another port.

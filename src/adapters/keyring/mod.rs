@@ -38,7 +38,9 @@ use crate::{
         secret::Pepper,
         time::Timestamp,
     },
-    ports::{AuditKeys, Outage, Signer, StoreSealer, StoredKey, StoredKeys, VerifiedToken, signing_key_aad},
+    ports::{
+        AuditKeys, Outage, Signer, StoreSealer, StoredKey, StoredKeys, TamperingError, VerifiedToken, signing_key_aad,
+    },
 };
 
 /// A reason why signing keys can't be used or generated.
@@ -87,6 +89,9 @@ pub enum KeyringError {
     /// ring rejected an operation, which does not happen with valid keys.
     #[error("{0} failed")]
     Crypto(&'static str),
+    /// The stored keys were changed outside the program.
+    #[error("{0}")]
+    Tampering(#[from] TamperingError),
     /// Entropy is unavailable.
     #[error(transparent)]
     Outage(#[from] Outage),
@@ -117,7 +122,20 @@ impl Keyring {
     /// reject valid tokens.
     pub fn open(keks: impl Into<KekSet>, stored: &StoredKeys) -> Result<Self, KeyringError> {
         let keks = keks.into();
-        let keys = RwLock::new(Arc::new(OpenKeys::open(&keks, stored)?));
+        let keys = OpenKeys::open(&keks, stored)?;
+        Self::with_keys(keks, keys)
+    }
+
+    /// Decrypts the first keys of a store that is to be sealed with them.
+    pub fn open_new(keks: impl Into<KekSet>, sealed_keys: Vec<StoredSealedKey>) -> Result<Self, KeyringError> {
+        let keks = keks.into();
+        let new = StoredKeys { version: 0, keys: Vec::new(), sealed_keys, seal: None };
+        let keys = OpenKeys::open_unverified(&keks, &new)?;
+        Self::with_keys(keks, keys)
+    }
+
+    fn with_keys(keks: KekSet, keys: OpenKeys) -> Result<Self, KeyringError> {
+        let keys = RwLock::new(Arc::new(keys));
         let salt_key = hmac::Key::generate(hmac::HMAC_SHA256, &system::os_random());
         let salt_key = salt_key.map_err(|_| system::entropy_unavailable())?;
         Ok(Self { keks, keys, salt_key, salt_count: AtomicU64::new(0) })
@@ -161,10 +179,9 @@ pub fn generate_sealed_keys(
     purposes.iter().map(first).collect()
 }
 
-/// Returns the seal of the registry of a new store, whose first keys these are. `digest` is that of
-/// a registry without rows.
-pub fn seal_new_registry(keks: &KekSet, keys: &[StoredSealedKey], digest: &str) -> Result<String, KeyringError> {
-    SealedKeys::open(keks, keys)?.seal_registry(0, digest)
+/// Returns the seal of keys that are to be stored together.
+pub fn seal_keys(keks: &KekSet, keys: &StoredKeys) -> Result<String, KeyringError> {
+    SealedKeys::open(keks, &keys.sealed_keys)?.seal_keys(keys)
 }
 
 /// Generates a signing key to be stored, sealed under the key-encryption key with the identifier
@@ -194,6 +211,12 @@ pub fn generate_key(
 
 impl OpenKeys {
     fn open(keks: &KekSet, stored: &StoredKeys) -> Result<Self, KeyringError> {
+        let opened = Self::open_unverified(keks, stored)?;
+        opened.sealed_keys.verify_keys(stored)?;
+        Ok(opened)
+    }
+
+    fn open_unverified(keks: &KekSet, stored: &StoredKeys) -> Result<Self, KeyringError> {
         let open = |key: &StoredKey| {
             let kid = &key.schedule.kid;
             let private = keks.open(&error_name(kid), &signing_key_aad(kid), &key.sealed_private_key)?;
@@ -330,7 +353,7 @@ impl Signer for Keyring {
         };
         let failed = Outage::during::<KeyringError>("seal the keys under the current key-encryption key");
         let resealed = || {
-            Ok(StoredKeys {
+            let resealed = StoredKeys {
                 version: stored.version,
                 keys: stored.keys.iter().map(reseal).collect::<Result<_, KeyringError>>()?,
                 sealed_keys: stored
@@ -338,7 +361,9 @@ impl Signer for Keyring {
                     .iter()
                     .map(|key| sealed_keys::reseal(&self.keks, key))
                     .collect::<Result<_, KeyringError>>()?,
-            })
+                seal: None,
+            };
+            Ok(StoredKeys { seal: Some(self.keys().sealed_keys.seal_keys(&resealed)?), ..resealed })
         };
         resealed().map_err(failed)
     }
@@ -363,6 +388,22 @@ impl StoreSealer for Keyring {
     fn is_registry_authentic(&self, version: u64, digest: &str, seal: &str) -> Result<bool, Outage> {
         let keys = self.keys();
         keys.sealed_keys.is_registry_authentic(version, digest, seal).map_err(Outage::during("verify the registry"))
+    }
+
+    fn seal_keys(&self, keys: &StoredKeys) -> Result<String, Outage> {
+        self.keys().sealed_keys.seal_keys(keys).map_err(Outage::during("seal the keys"))
+    }
+
+    fn verify_keys(&self, keys: &StoredKeys) -> Result<(), Outage> {
+        self.keys().sealed_keys.verify_keys(keys).map_err(Outage::during("verify the keys"))
+    }
+
+    fn tag_row(&self, row: &str) -> Result<String, Outage> {
+        self.keys().sealed_keys.tag_row(row).map_err(Outage::during("compute the tag of a row"))
+    }
+
+    fn is_row_authentic(&self, row: &str, tag: &str) -> Result<bool, Outage> {
+        self.keys().sealed_keys.is_row_authentic(row, tag).map_err(Outage::during("verify the tag of a row"))
     }
 }
 

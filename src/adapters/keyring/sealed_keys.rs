@@ -16,7 +16,7 @@ use crate::{
         secret::Pepper,
         time::Timestamp,
     },
-    ports::sealed_key_aad,
+    ports::{StoredKeys, TamperingError, sealed_key_aad},
 };
 
 /// The opened keys, by name.
@@ -72,17 +72,45 @@ impl SealedKeys {
 
     /// Computes the message authentication code of the registry.
     pub(super) fn seal_registry(&self, version: u64, digest: &str) -> Result<String, KeyringError> {
-        let mac = hmac::sign(self.registry_key()?, registry_mac_message(version, digest).as_bytes());
-        Ok(encode_base64url(mac.as_ref()))
+        self.authenticate(&registry_mac_message(version, digest))
     }
 
     pub(super) fn is_registry_authentic(&self, version: u64, digest: &str, seal: &str) -> Result<bool, KeyringError> {
-        let (key, message) = (self.registry_key()?, registry_mac_message(version, digest));
-        let mac = decode_base64url(seal);
+        self.is_message_authentic(&registry_mac_message(version, digest), seal)
+    }
+
+    /// Computes the message authentication code of the stored keys.
+    pub(super) fn seal_keys(&self, keys: &StoredKeys) -> Result<String, KeyringError> {
+        self.authenticate(&keys_mac_message(keys))
+    }
+
+    pub(super) fn verify_keys(&self, keys: &StoredKeys) -> Result<(), KeyringError> {
+        let is_authentic = match &keys.seal {
+            Some(seal) => self.is_message_authentic(&keys_mac_message(keys), seal)?,
+            None => false,
+        };
+        if is_authentic { Ok(()) } else { Err(TamperingError::Keys.into()) }
+    }
+
+    /// Computes the tag of a row.
+    pub(super) fn tag_row(&self, row: &str) -> Result<String, KeyringError> {
+        self.authenticate(&row_mac_message(row))
+    }
+
+    pub(super) fn is_row_authentic(&self, row: &str, tag: &str) -> Result<bool, KeyringError> {
+        self.is_message_authentic(&row_mac_message(row), tag)
+    }
+
+    fn authenticate(&self, message: &str) -> Result<String, KeyringError> {
+        Ok(encode_base64url(hmac::sign(self.row_key()?, message.as_bytes()).as_ref()))
+    }
+
+    fn is_message_authentic(&self, message: &str, mac: &str) -> Result<bool, KeyringError> {
+        let (key, mac) = (self.row_key()?, decode_base64url(mac));
         Ok(mac.is_some_and(|mac| hmac::verify(key, message.as_bytes(), &mac).is_ok()))
     }
 
-    fn registry_key(&self) -> Result<&hmac::Key, KeyringError> {
+    fn row_key(&self) -> Result<&hmac::Key, KeyringError> {
         let key = self.row_tags.last_key_value().map(|(_, key)| key);
         key.ok_or(KeyringError::MissingSealedKey(KeyPurpose::RowTags))
     }
@@ -106,6 +134,14 @@ impl SealedKeys {
 
 fn registry_mac_message(version: u64, digest: &str) -> String {
     format!("errand registry\n{version}\n{digest}")
+}
+
+fn keys_mac_message(keys: &StoredKeys) -> String {
+    format!("errand keys\n{}", keys.sealed_text())
+}
+
+fn row_mac_message(row: &str) -> String {
+    format!("errand row\n{row}")
 }
 
 fn audit_mac_message(hash: &str) -> String {

@@ -10,16 +10,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     adapters::store::rows::{
-        IdempotencyRow, LogRow, ReplayGuardRow, TaskResourceRow, TaskRow, TaskVersionRow, TokenRow, VersionRow,
-        digest_of, to_i64,
+        IdempotencyRow, LogHeadRow, LogRow, ReplayGuardRow, Tagged, TaskResourceRow, TaskRow, TokenRow, VersionRow,
+        digest_of, tag_all, to_i64,
     },
     domain::{
         audit::Record,
         id::TaskId,
         revocation::{LogPosition, NewEntry},
+        task::Transition,
         time::Timestamp,
     },
-    ports::{GrantKey, IdempotentRequest, Outage, Precondition, StateChange, WriteOutcome, WriteSet},
+    ports::{GrantKey, IdempotentRequest, Outage, Precondition, StateChange, StoreSealer, WriteOutcome, WriteSet},
 };
 
 /// The name of the registry's version in the table `versions`.
@@ -70,7 +71,7 @@ impl GuardQuery {
             | StateChange::PutKey(_)
             | StateChange::RemoveKey(_)
             | StateChange::PutSealedKey(_)
-            | StateChange::SealNewRegistry(_)
+            | StateChange::SealNewStore
             | StateChange::PutCheckpoint(_)
             | StateChange::PutGrant(_)
             | StateChange::RemoveGrant(_)
@@ -133,8 +134,8 @@ pub(crate) struct GuardState {
     pub(crate) earlier_responses: Vec<IdempotencyRow>,
     /// The replay guards that were free and are taken now.
     pub(crate) taken_guards: Vec<String>,
-    /// The tasks that exist, with their versions.
-    pub(crate) task_versions: Vec<TaskVersionRow>,
+    /// The tasks that exist.
+    pub(crate) tasks: Vec<Tagged<TaskRow>>,
     /// The numbers of grants.
     pub(crate) grant_counts: HashMap<GrantKey, i64>,
 }
@@ -162,6 +163,16 @@ pub(crate) fn is_data_error(outage: &Outage, is_about_data: fn(&str) -> bool) ->
     }
 }
 
+/// The rows that continue the log.
+pub(crate) struct LogContinuation {
+    /// The entries to append.
+    pub(crate) rows: Vec<Tagged<LogRow>>,
+    /// The position of the head before.
+    pub(crate) before: LogPosition,
+    /// The new head, unless it is the old one.
+    pub(crate) head: Option<Tagged<LogHeadRow>>,
+}
+
 enum Verdict<'a> {
     Accept,
     Replayed,
@@ -177,6 +188,8 @@ pub(crate) struct BatchPlan<'a> {
     batch: &'a [WriteSet],
     verdicts: Vec<Verdict<'a>>,
     last_position: LogPosition,
+    /// The tasks that the batch needs, as they are stored or as the batch leaves them.
+    tasks: HashMap<TaskId, Tagged<TaskRow>>,
     /// Idempotency keys to release.
     pub(crate) unused_keys: Vec<String>,
     /// Replay guards to release.
@@ -204,7 +217,9 @@ impl<'a> BatchPlan<'a> {
         }
         let versions_read = versions.clone();
         let mut task_versions =
-            found.task_versions.iter().map(TaskVersionRow::read).collect::<Result<BTreeMap<_, _>, _>>()?;
+            found.tasks.iter().map(|row| row.unverified().read_version()).collect::<Result<BTreeMap<_, _>, _>>()?;
+        let tasks = found.tasks.into_iter().map(|row| Ok((row.unverified().read_version()?.0, row)));
+        let tasks = tasks.collect::<Result<HashMap<_, _>, Outage>>()?;
         let mut grant_counts = found.grant_counts;
         let mut verdicts = Vec::with_capacity(batch.len());
         for (n, write) in batch.iter().enumerate() {
@@ -268,6 +283,7 @@ impl<'a> BatchPlan<'a> {
             batch,
             verdicts,
             last_position: LogPosition::default(),
+            tasks,
             unused_keys: free_keys.into_iter().collect(),
             unused_guards: free_guards.into_iter().collect(),
             new_versions: changed.map(|(name, v)| VersionRow { name: name.to_owned(), version: to_i64(v) }).collect(),
@@ -279,15 +295,32 @@ impl<'a> BatchPlan<'a> {
         self.accepted_writes().next().is_none()
     }
 
-    /// Returns the new version of the registry, if it changes.
-    pub(crate) fn new_registry_version(&self) -> Option<u64> {
-        let row = self.new_versions.iter().find(|row| row.name == REGISTRY_VERSION)?;
-        u64::try_from(row.version).ok()
+    /// Returns whether the batch changes the registry.
+    pub(crate) fn changes_registry(&self) -> bool {
+        self.new_versions.iter().any(|row| row.name == REGISTRY_VERSION)
+    }
+
+    /// Returns whether the batch changes the keys.
+    pub(crate) fn changes_keys(&self) -> bool {
+        self.new_versions.iter().any(|row| row.name == KEYS_VERSION)
     }
 
     /// Returns the tasks to insert.
-    pub(crate) fn task_rows(&self) -> Result<Vec<TaskRow>, Outage> {
-        self.accepted_writes().filter_map(|write| write.task.as_ref()).map(TaskRow::new).collect()
+    pub(crate) fn task_rows(&self, sealer: &dyn StoreSealer) -> Result<Vec<Tagged<TaskRow>>, Outage> {
+        tag_all(self.accepted_writes().filter_map(|write| write.task.as_ref()).map(TaskRow::new), sealer)
+    }
+
+    /// Returns the row of a task after a transition, or nothing if the task does not exist.
+    pub(crate) fn move_task(
+        &mut self,
+        id: TaskId,
+        transition: &Transition,
+        sealer: &dyn StoreSealer,
+    ) -> Result<Option<&Tagged<TaskRow>>, Outage> {
+        let Some(row) = self.tasks.remove(&id) else { return Ok(None) };
+        // A new tag must not vouch for a row that was changed outside this program.
+        let moved = Tagged::new(row.verify(sealer)?.after_transition(transition)?, sealer)?;
+        Ok(Some(self.tasks.entry(id).or_insert(moved)))
     }
 
     /// Returns the resources of the tasks to insert.
@@ -296,8 +329,8 @@ impl<'a> BatchPlan<'a> {
     }
 
     /// Returns the token records to insert.
-    pub(crate) fn token_rows(&self) -> Result<Vec<TokenRow>, Outage> {
-        self.accepted_writes().filter_map(|write| write.token.as_ref()).map(TokenRow::new).collect()
+    pub(crate) fn token_rows(&self, sealer: &dyn StoreSealer) -> Result<Vec<Tagged<TokenRow>>, Outage> {
+        tag_all(self.accepted_writes().filter_map(|write| write.token.as_ref()).map(TokenRow::new), sealer)
     }
 
     /// Returns the state changes, in order.
@@ -310,26 +343,54 @@ impl<'a> BatchPlan<'a> {
         self.accepted_writes().map(|write| write.log_entries.len() as u64).sum()
     }
 
-    /// Assigns consecutive positions to the log entries. The last one gets `last`, the new head of
-    /// the log.
-    pub(crate) fn log_rows(&mut self, last: LogPosition) -> Vec<LogRow> {
-        self.last_position = last;
-        self.log_positions()
-            .iter()
-            .flatten()
-            .flat_map(|(entries, first)| (*first..).zip(entries.iter()))
-            .map(|(seq, entry)| LogRow::new(entry, LogPosition::new(seq)))
-            .collect()
+    /// Returns whether the batch seals a new store.
+    pub(crate) fn seals_new_store(&self) -> bool {
+        self.state_changes().any(|change| matches!(change, StateChange::SealNewStore))
+    }
+
+    /// Appends the log entries to the log with this head: verifies the head, and assigns
+    /// consecutive positions to the entries, each of which names the tag of the one before it.
+    pub(crate) fn continue_log(
+        &mut self,
+        head: Tagged<LogHeadRow>,
+        sealer: &dyn StoreSealer,
+    ) -> Result<LogContinuation, Outage> {
+        let is_new = self.seals_new_store() && LogHeadRow::is_new(&head);
+        let before = if is_new { head.unverified().clone() } else { head.verify(sealer)? };
+        self.last_position = LogPosition::new(before.position().number().saturating_add(self.log_entry_count()));
+        let mut link = before.link.clone();
+        let mut rows = Vec::new();
+        for (entries, first) in self.log_positions().into_iter().flatten() {
+            for (seq, entry) in (first..).zip(entries) {
+                let row = Tagged::new(LogRow::new(entry, LogPosition::new(seq), &link), sealer)?;
+                row.tag().clone_into(&mut link);
+                rows.push(row);
+            }
+        }
+        let version = |name: &str, unchanged: i64| {
+            let changed = self.new_versions.iter().find(|row| row.name == name);
+            changed.map_or(unchanged, |row| row.version)
+        };
+        let after = LogHeadRow {
+            seq: to_i64(self.last_position.number()),
+            link,
+            registry_version: version(REGISTRY_VERSION, before.registry_version),
+            keys_version: version(KEYS_VERSION, before.keys_version),
+        };
+        let head_before = before.position();
+        let is_changed = is_new || after != before;
+        let head = is_changed.then(|| Tagged::new(after, sealer)).transpose()?;
+        Ok(LogContinuation { rows, before: head_before, head })
     }
 
     /// Returns the responses to store for retries.
-    pub(crate) fn idempotency_rows(&self) -> Vec<IdempotencyRow> {
+    pub(crate) fn idempotency_rows(&self, sealer: &dyn StoreSealer) -> Result<Vec<Tagged<IdempotencyRow>>, Outage> {
         let positions = self.log_positions();
         let requests = self.batch.iter().zip(&positions).filter(|(_, position)| position.is_some());
-        requests
+        let rows = requests
             .filter_map(|(write, position)| write.idempotency.as_ref().map(|request| (request, position)))
-            .map(|(request, position)| IdempotencyRow::new(request, position.and_then(last_position)))
-            .collect()
+            .map(|(request, position)| Ok(IdempotencyRow::new(request, position.and_then(last_position))));
+        tag_all(rows, sealer)
     }
 
     /// Returns the audit records, in order.
@@ -395,7 +456,7 @@ fn version_changed_by(change: &StateChange) -> Option<&'static str> {
         | StateChange::RecordIssuer(_)
         | StateChange::RecordFile(_) => Some(REGISTRY_VERSION),
         StateChange::PutKey(_) | StateChange::RemoveKey(_) | StateChange::PutSealedKey(_) => Some(KEYS_VERSION),
-        StateChange::SealNewRegistry(_)
+        StateChange::SealNewStore
         | StateChange::PutCheckpoint(_)
         | StateChange::PutGrant(_)
         | StateChange::RemoveGrant(..)

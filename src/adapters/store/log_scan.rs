@@ -4,23 +4,44 @@
 use futures_util::{Stream, StreamExt};
 use tokio::task::yield_now;
 
-use super::rows::{LogRow, to_i64};
+use super::rows::{LogRow, Tagged, to_i64};
 use crate::{
-    domain::revocation::{LogEntry, LogPosition},
-    ports::Outage,
+    domain::revocation::{LinkedEntry, LogPosition},
+    ports::{Outage, StoreSealer, TamperingError},
 };
 
 /// The number of rows after which a read yields to other tasks. A burst may deliver many rows at
 /// once, and requests that are answered from memory share the core.
 const ROWS_PER_YIELD: usize = 64;
+const OP_READ_LOG: &str = "read the log";
 
-/// Collects the entries of a stream of rows.
+/// Collects the entries of a stream of rows, and verifies each. With `after`, they must be all the
+/// entries after this position: none is missing, and each continues the one before it.
 pub(crate) async fn read_entries(
-    mut rows: impl Stream<Item = Result<LogRow, sqlx::Error>> + Unpin,
-) -> Result<Vec<LogEntry>, Outage> {
+    mut rows: impl Stream<Item = Result<Tagged<LogRow>, sqlx::Error>> + Unpin,
+    after: Option<LogPosition>,
+    sealer: &dyn StoreSealer,
+) -> Result<Vec<LinkedEntry>, Outage> {
+    let tampering = Outage::during::<TamperingError>;
     let mut entries = Vec::new();
+    let mut expected = after.map(|after| (to_i64(after.number()).saturating_add(1), None::<String>));
     while let Some(row) = rows.next().await {
-        entries.push(row.map_err(Outage::during("read the log"))?.read()?);
+        let row = row.map_err(Outage::during(OP_READ_LOG))?;
+        let (seq, previous, tag) =
+            (row.unverified().seq(), row.unverified().previous().to_owned(), row.tag().to_owned());
+        if let Some((next, _)) = &expected
+            && seq != *next
+        {
+            return Err(tampering(OP_READ_LOG)(TamperingError::MissingLogEntry(next.unsigned_abs())));
+        }
+        let entry = row.read(sealer, LogRow::read)?;
+        if let Some((next, last_tag)) = &mut expected {
+            if last_tag.as_ref().is_some_and(|last_tag| *last_tag != previous) {
+                return Err(tampering(OP_READ_LOG)(TamperingError::UnlinkedLogEntry(seq.unsigned_abs())));
+            }
+            (*next, *last_tag) = (seq.saturating_add(1), Some(tag.clone()));
+        }
+        entries.push(LinkedEntry { entry, previous, tag });
         if entries.len().is_multiple_of(ROWS_PER_YIELD) {
             yield_now().await;
         }
@@ -40,7 +61,7 @@ pub(crate) struct LogScan {
     /// The number of positions in the next range.
     pub(crate) width: i64,
     limit: i64,
-    entries: Vec<LogEntry>,
+    entries: Vec<LinkedEntry>,
 }
 
 impl LogScan {
@@ -55,11 +76,11 @@ impl LogScan {
     }
 
     /// Adds the entries of a range. Returns the page when it is full or when the range was empty.
-    pub(crate) fn add_range(&mut self, found: Vec<LogEntry>) -> Option<Vec<LogEntry>> {
+    pub(crate) fn add_range(&mut self, found: Vec<LinkedEntry>) -> Option<Vec<LinkedEntry>> {
         // Continue from the last entry, not from the end of the range. The range may extend beyond
         // the head of the log, and entries that are appended before the next statement would be
         // skipped.
-        let last = found.last().map(|entry| to_i64(entry.seq.number()));
+        let last = found.last().map(|linked| to_i64(linked.entry.seq.number()));
         self.entries.extend(found);
         match last {
             Some(last) if self.remaining() > 0 => {
@@ -82,9 +103,12 @@ mod tests {
     use futures_util::stream;
 
     use super::*;
-    use crate::domain::{
-        revocation::{LogAction, NewEntry, Target},
-        time::Timestamp,
+    use crate::{
+        adapters::store::plain_sealer::PlainSealer,
+        domain::{
+            revocation::{LogAction, LogEntry, NewEntry, Target},
+            time::Timestamp,
+        },
     };
 
     /// Reads a page from a log in which every `apart`th entry is retained. Returns its positions
@@ -96,9 +120,9 @@ mod tests {
             let from = positions.clone().find(|position| *position > page.position);
             let until = from.map_or(0, |from| from + page.width);
             let found = positions.filter(|position| *position > page.position && *position < until);
-            let found = found.take(usize::try_from(page.remaining()).unwrap()).map(entry).collect();
+            let found = found.take(usize::try_from(page.remaining()).unwrap()).map(linked).collect();
             if let Some(entries) = page.add_range(found) {
-                return (entries.iter().map(|entry| to_i64(entry.seq.number())).collect(), n);
+                return (entries.iter().map(|linked| to_i64(linked.entry.seq.number())).collect(), n);
             }
         }
         unreachable!()
@@ -111,10 +135,25 @@ mod tests {
         LogEntry { seq: LogPosition::new(position.unsigned_abs()), entry }
     }
 
+    fn linked(position: i64) -> LinkedEntry {
+        LinkedEntry { entry: entry(position), previous: String::new(), tag: String::new() }
+    }
+
+    /// Returns the rows of a log.
+    fn log(positions: std::ops::RangeInclusive<i64>) -> Vec<Tagged<LogRow>> {
+        let mut link = String::new();
+        let row = |LogEntry { seq, entry }| {
+            let row = Tagged::new(LogRow::new(&entry, seq, &link), &PlainSealer).unwrap();
+            row.tag().clone_into(&mut link);
+            row
+        };
+        positions.map(entry).map(row).collect()
+    }
+
     /// All rows are available at once, as in a burst.
     #[tokio::test]
     async fn scan_yields_to_other_tasks() {
-        let rows = (1..=1000).map(entry).map(|LogEntry { seq, entry }| Ok(LogRow::new(&entry, seq)));
+        let rows = log(1..=1000).into_iter().map(Ok);
         let turns = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&turns);
         let other = tokio::spawn(async move {
@@ -123,11 +162,39 @@ mod tests {
                 yield_now().await;
             }
         });
-        assert_eq!(read_entries(stream::iter(rows)).await.unwrap(), (1..=1000).map(entry).collect::<Vec<_>>());
+        let read = read_entries(stream::iter(rows), Some(LogPosition::default()), &PlainSealer).await;
+        let read = read.unwrap().into_iter().map(|linked| linked.entry).collect::<Vec<_>>();
+        assert_eq!(read, (1..=1000).map(entry).collect::<Vec<_>>());
         assert!(turns.load(Ordering::Relaxed) >= 1000 / ROWS_PER_YIELD, "{turns:?}");
         other.abort();
         let failing = stream::iter([Err(sqlx::Error::PoolClosed)]);
-        read_entries(failing).await.unwrap_err();
+        read_entries(failing, None, &PlainSealer).await.unwrap_err();
+    }
+
+    /// No entry can be missing, moved or put in the place of another where all are read.
+    #[tokio::test]
+    async fn pages_are_without_gaps_and_linked() {
+        let read = async |rows: Vec<Tagged<LogRow>>, after: Option<u64>| {
+            let rows = stream::iter(rows.into_iter().map(Ok));
+            let read = read_entries(rows, after.map(LogPosition::new), &PlainSealer).await;
+            read.map(|entries| entries.len()).map_err(|outage| outage.tampering().cloned().unwrap())
+        };
+        assert_eq!(read(log(1..=9), Some(0)).await, Ok(9));
+        assert_eq!(read(log(1..=9), Some(1)).await, Err(TamperingError::MissingLogEntry(2)), "not what was asked for");
+        let without = |n: usize| {
+            let mut rows = log(1..=9);
+            rows.remove(n);
+            rows
+        };
+        for n in 0..8_u64 {
+            let rows = || without(usize::try_from(n).unwrap());
+            assert_eq!(read(rows(), Some(0)).await, Err(TamperingError::MissingLogEntry(n + 1)));
+            assert_eq!(read(rows(), None).await, Ok(8), "a reader that skips entries expects gaps");
+        }
+        // An entry of another log with the same position and content.
+        let mut rows = log(1..=9);
+        rows.splice(4..5, log(5..=5));
+        assert_eq!(read(rows, Some(0)).await, Err(TamperingError::UnlinkedLogEntry(5)));
     }
 
     #[test]
@@ -152,8 +219,8 @@ mod tests {
         for head in [5, 20, 30, 40] {
             let positions = page.position + 1..page.position + 1 + page.width;
             let found = positions.filter(|position| *position <= head).take(usize::try_from(page.remaining()).unwrap());
-            if let Some(entries) = page.add_range(found.map(entry).collect()) {
-                let positions = entries.iter().map(|entry| to_i64(entry.seq.number())).collect::<Vec<_>>();
+            if let Some(entries) = page.add_range(found.map(linked).collect()) {
+                let positions = entries.iter().map(|linked| to_i64(linked.entry.seq.number())).collect::<Vec<_>>();
                 let whole = (1..=i64::try_from(positions.len()).unwrap()).collect::<Vec<_>>();
                 assert_eq!(positions, whole, "a reader that continues after the last of them never sees the others");
                 return;

@@ -5,6 +5,8 @@ mod batch;
 mod cursor;
 mod lane;
 mod log_scan;
+#[cfg(test)]
+mod plain_sealer;
 mod rows;
 mod schema;
 mod statements;
@@ -21,8 +23,6 @@ use thiserror::Error;
 use crate::ports::{Outage, Store, StoreSealer};
 use postgres::PostgresStore;
 use sqlite::SqliteStore;
-
-pub use rows::digest_of_empty_registry;
 
 /// Connection settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,9 @@ pub trait Database: Store {
     /// Provides the sealer, whose keys are in the store itself. Before this, no audit record can be
     /// written, and no registry can be written or read.
     fn unlock(&self, sealer: Arc<dyn StoreSealer>);
+
+    /// Forgets the sealer, because its keys may not be those of the store.
+    fn lock(&self);
 
     /// Checks that the server of the database can be used, whatever the schema: its version, and
     /// that it is a primary whose connections keep their sessions.

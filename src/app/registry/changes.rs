@@ -245,7 +245,7 @@ fn client_with_new_secret<'a>(change: &'a StateChange, registry: &Registry) -> O
         | StateChange::PutKey(_)
         | StateChange::RemoveKey(_)
         | StateChange::PutSealedKey(_)
-        | StateChange::SealNewRegistry(_)
+        | StateChange::SealNewStore
         | StateChange::PutCheckpoint(_)
         | StateChange::PutGrant(_)
         | StateChange::RemoveGrant(..)

@@ -426,7 +426,7 @@ fn describe_change(change: &StateChange) -> String {
         StateChange::PutKey(key) => format!("put key {}", key.schedule.kid),
         StateChange::RemoveKey(kid) => format!("remove key {kid}"),
         StateChange::PutSealedKey(key) => format!("put sealed key {}", key.name),
-        StateChange::SealNewRegistry(_) => "seal the new registry".into(),
+        StateChange::SealNewStore => "seal the new store".into(),
         StateChange::PutCheckpoint(checkpoint) => format!("put audit checkpoint {}", checkpoint.number),
         StateChange::PutGrant(grant) => format!("grant to {}", grant.agent),
         StateChange::PutBreakGlass(glass) => format!("break-glass grant to {}", glass.grant.agent),

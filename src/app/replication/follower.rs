@@ -15,7 +15,15 @@
 //! skipped: it may end tokens. The lease ends, every request is an outage that names the version
 //! that the entry needs, and only a heartbeat reads the log again.
 
-use std::{collections::BTreeSet, iter, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    iter,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -35,10 +43,12 @@ use crate::{
     },
     domain::{
         registry::{Registry, issuer::IssuerKeyId},
-        revocation::{Index, LogAction, LogEntry, LogPosition, NewEntry, SharedState, Target, UnknownEntryError},
+        revocation::{
+            Index, LogAction, LogAnchor, LogEntry, LogPosition, NewEntry, SharedState, Target, UnknownEntryError,
+        },
         time::{Lifetime, Timestamp},
     },
-    ports::{Clock, KeyStore, LogStore, Outage, RegistryStore, Signer, TokenRecord, TrustedKeys},
+    ports::{Clock, KeyStore, LogStore, Outage, RegistryStore, Signer, TamperingError, TokenRecord, TrustedKeys},
 };
 
 /// The number of entries that are read at a time while no request is answered from memory.
@@ -51,6 +61,11 @@ const FOREGROUND_PAGE_SIZE: u32 = 500;
 const APPLY_CHUNK_SIZE: usize = 256;
 /// How wrong wall clocks may have been for the entries that are read at start.
 const STARTUP_CLOCK_SLACK: Lifetime = Lifetime::hours(24);
+/// The number of entries after the anchor from which on the anchor is moved.
+const MIN_ANCHOR_DISTANCE: u64 = 1000;
+/// How long after the end of their retention entries are counted by an anchor: longer than a start
+/// reads them.
+const ANCHORED_HOURS: Lifetime = Lifetime::hours(48);
 const OP_FOLLOW_LOG: &str = "follow the revocation log";
 const OP_READ_HEAD: &str = "read the log head";
 const MISSING_ENTRIES: &str = "the log has a gap";
@@ -72,6 +87,8 @@ pub(in crate::app) struct Follower {
     state: RwLock<FollowerState>,
     /// The applied log position, for tasks that wait for it to advance.
     position: watch::Sender<LogPosition>,
+    /// The number of times that rows had been removed or put back outside the program.
+    tamperings: AtomicU64,
     /// Incremented when an operator requests that the configuration file is read again.
     reload_requests: watch::Sender<u64>,
 }
@@ -103,6 +120,7 @@ impl Follower {
             catch_up_lock: Arc::default(),
             state: RwLock::default(),
             position: watch::Sender::default(),
+            tamperings: AtomicU64::new(0),
             reload_requests: watch::Sender::default(),
         })
     }
@@ -147,7 +165,8 @@ impl Follower {
 
     async fn read_committed(self: &Arc<Self>, now: Timestamp) -> Result<Snapshot, Outage> {
         let read = async || {
-            let head = with_store_timeout(OP_READ_HEAD, self.log.read_log_head()).await?;
+            let head = with_store_timeout(OP_READ_HEAD, self.log.read_log_head()).await;
+            let head = head.inspect_err(|outage| self.note_tampering(outage))?;
             let follower = Arc::clone(self);
             // Having applied this position is not enough: it may have been a position of another
             // log.
@@ -179,6 +198,12 @@ impl Follower {
         self.snapshot_at(seq).ok_or_else(|| Outage::during(OP_FOLLOW_LOG)(MISSING_ENTRIES))
     }
 
+    /// Returns how often rows with valid tags turned out not to be the ones that belong there.
+    /// The store counts wrong tags.
+    pub(in crate::app) fn tampering_count(&self) -> u64 {
+        self.tamperings.load(Ordering::Relaxed)
+    }
+
     /// Returns whether requests are answered from memory now.
     pub(in crate::app) fn holds_lease(&self) -> bool {
         self.lease.is_valid(self.clock.monotonic())
@@ -202,7 +227,20 @@ impl Follower {
             let _guard = guard;
             operation.await
         });
-        task.await.map_err(Outage::during(OP_FOLLOW_LOG))?
+        let done = task.await.map_err(Outage::during(OP_FOLLOW_LOG))?;
+        done.inspect_err(|outage| self.note_tampering(outage))
+    }
+
+    /// Gives up the lease if what the store holds was changed outside the program.
+    fn note_tampering(&self, outage: &Outage) {
+        let Some(tampering) = outage.tampering() else { return };
+        if !tampering.is_wrong_code() {
+            self.tamperings.fetch_add(1, Ordering::Relaxed);
+        }
+        tracing::error!("{tampering}; until then the replica answers 503 and holds no lease");
+        // Under the write lock: `extend_lease` holds the read lock.
+        let _state = self.state.write();
+        self.lease.invalidate();
     }
 
     /// Returns whether the registry in memory says that a party to a token is disabled, so that the
@@ -339,15 +377,14 @@ impl Follower {
             let state = self.state();
             (state.is_loaded(), state.index(), state.last_applied().cloned())
         };
-        let mut last = last_applied.filter(|_| is_loaded);
-        // Wall clocks may be wrong, here and at a revoker. Entries that arrive while following are
-        // therefore applied whatever their retention limit, and a start skips only entries that
-        // have been out of date for a day.
-        let alive_at = if is_loaded { Timestamp::EPOCH } else { replay_horizon(now) };
+        let mut last = if is_loaded { last_applied } else { self.apply_up_to_anchor(now, &index).await? };
         loop {
             let limit = if self.holds_lease() { FOREGROUND_PAGE_SIZE } else { CATCH_UP_PAGE_SIZE };
             let from = last.as_ref().map_or_else(|| self.applied_seq(), |last| previous(last.seq));
-            let page = with_store_timeout(OP_FOLLOW_LOG, self.log.read_log_after(from, alive_at, limit)).await?;
+            // Entries are applied whatever their retention limit: wall clocks may be wrong, here
+            // and at a revoker.
+            let read = self.log.read_log_after(from, Timestamp::EPOCH, limit);
+            let page = with_store_timeout(OP_FOLLOW_LOG, read).await?;
             let is_last_page = page.len() < usize::try_from(limit).unwrap_or(usize::MAX);
             // The entry to continue from is read together with the next ones: between two reads the
             // store might fail over to another log.
@@ -368,12 +405,16 @@ impl Follower {
                 break;
             }
         }
-        if self.applied_seq() < head {
-            // The entry at the head was skipped, because it is out of date.
-            let missing = || Outage::during(OP_FOLLOW_LOG)(MISSING_ENTRIES);
-            let last = self.entry_at(head).await?.ok_or_else(missing)?;
-            self.state.write().set_last_applied(Some(last));
-            index.write().advance_to(head);
+        let applied = self.applied_seq();
+        if applied < head {
+            // A failover to a shorter log may have come in between.
+            let is_missing = with_store_timeout(OP_READ_HEAD, self.log.read_log_head()).await? > applied;
+            return Err(if is_missing {
+                let next = applied.number().saturating_add(1);
+                Outage::during(OP_FOLLOW_LOG)(TamperingError::MissingLogEntry(next))
+            } else {
+                Outage::during(OP_FOLLOW_LOG)(MISSING_ENTRIES)
+            });
         }
         if !is_loaded {
             self.trusted_keys.set_withdrawn_keys(self.state().withdrawn_issuer_keys().clone());
@@ -384,6 +425,86 @@ impl Follower {
         }
         self.position.send_replace(self.applied_seq());
         Ok(None)
+    }
+
+    /// Applies the retained entries up to the anchor of the log, and verifies that they are those
+    /// that the anchor counts. Returns the entry at the anchor. What follows it is read completely.
+    ///
+    /// Wall clocks may be wrong, here and at a revoker: only entries that have been out of date for
+    /// a day are skipped.
+    async fn apply_up_to_anchor(&self, now: Timestamp, index: &RwLock<Index>) -> Result<Option<LogEntry>, Outage> {
+        let anchor = with_store_timeout(OP_FOLLOW_LOG, self.log.load_log_anchor()).await?;
+        if anchor.position == LogPosition::default() {
+            let last = self.state().last_applied().cloned();
+            return Ok(last.filter(|last| last.seq == self.applied_seq()));
+        }
+        let alive_at = replay_horizon(now);
+        let (mut found, mut from) = (LogAnchor::default(), LogPosition::default());
+        loop {
+            let read = self.log.read_linked_log(from, alive_at, CATCH_UP_PAGE_SIZE);
+            let page = with_store_timeout(OP_FOLLOW_LOG, read).await?;
+            let is_full = page.len() >= usize::try_from(CATCH_UP_PAGE_SIZE).unwrap_or(usize::MAX);
+            let counted = page.into_iter().take_while(|linked| linked.entry.seq <= anchor.position);
+            let counted = counted.inspect(|linked| found.advance(linked));
+            let page = counted.map(|linked| linked.entry).collect::<Vec<_>>();
+            let Some(last) = page.last() else { break };
+            from = last.seq;
+            self.apply_to_issuer_keys(&page, false);
+            self.apply(&page, index).await;
+            if !is_full {
+                break;
+            }
+        }
+        if let Some(hour) = anchor.find_difference(&found, alive_at) {
+            return Err(Outage::during(OP_FOLLOW_LOG)(TamperingError::RetainedLogEntries(hour)));
+        }
+        let entry = self.find_anchored_entry(&anchor).await?;
+        index.write().advance_to(anchor.position);
+        self.state.write().set_last_applied(Some(entry.clone()));
+        Ok(Some(entry))
+    }
+
+    /// Returns the entry at an anchor.
+    async fn find_anchored_entry(&self, anchor: &LogAnchor) -> Result<LogEntry, Outage> {
+        let read = self.log.read_linked_log(previous(anchor.position), Timestamp::EPOCH, 1);
+        let seq = anchor.position.number();
+        let tampering = match with_store_timeout(OP_FOLLOW_LOG, read).await?.into_iter().next() {
+            Some(linked) if linked.tag == anchor.tag => return Ok(linked.entry),
+            Some(_) => TamperingError::UnlinkedLogEntry(seq),
+            None => TamperingError::MissingLogEntry(seq),
+        };
+        Err(Outage::during(OP_FOLLOW_LOG)(tampering))
+    }
+
+    /// Moves the anchor of the log to its end, if many entries follow it, so that a replica that
+    /// starts need not read them.
+    pub(in crate::app) async fn advance_anchor(&self, now: Timestamp) -> Result<(), Outage> {
+        let mut anchor = with_store_timeout(OP_FOLLOW_LOG, self.log.load_log_anchor()).await?;
+        if self.applied_seq().number() < anchor.position.number().saturating_add(MIN_ANCHOR_DISTANCE) {
+            return Ok(());
+        }
+        if anchor.position > LogPosition::default() {
+            self.find_anchored_entry(&anchor).await?;
+        }
+        loop {
+            let read = self.log.read_linked_log(anchor.position, Timestamp::EPOCH, FOREGROUND_PAGE_SIZE);
+            let page = with_store_timeout(OP_FOLLOW_LOG, read).await?;
+            if let Some(first) = page.first()
+                && first.previous != anchor.tag
+            {
+                let seq = first.entry.seq.number();
+                return Err(Outage::during(OP_FOLLOW_LOG)(TamperingError::UnlinkedLogEntry(seq)));
+            }
+            for linked in &page {
+                anchor.advance(linked);
+            }
+            if page.len() < usize::try_from(FOREGROUND_PAGE_SIZE).unwrap_or(usize::MAX) {
+                break;
+            }
+            yield_now().await;
+        }
+        anchor.forget_before(now.saturating_sub(ANCHORED_HOURS));
+        with_store_timeout(OP_FOLLOW_LOG, self.log.store_log_anchor(&anchor)).await
     }
 
     /// Applies a page in chunks: the position advances with each, and readers wait for one chunk at

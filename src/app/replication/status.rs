@@ -42,6 +42,13 @@ impl Service {
         self.inner.renewal.run().await;
     }
 
+    /// Returns how often this replica found a row, the revocation log, the registry or the keys
+    /// changed outside the program, since the start.
+    #[must_use]
+    pub fn tampering_count(&self) -> u64 {
+        self.store().tampering_count().saturating_add(self.inner.follower.tampering_count())
+    }
+
     /// Returns whether requests are answered from memory now.
     #[must_use]
     pub fn holds_lease(&self) -> bool {

@@ -27,9 +27,11 @@ use crate::{
         snapshot::Snapshot,
     },
     domain::{
+        id::TokenId,
         jose::jwk::SigningAlgorithm,
         registry::Registry,
-        revocation::{LogEntry, LogPosition, Target},
+        revocation::{LogEntry, LogPosition, Standing, Target},
+        settings::TOKEN_LIFETIME_CAP,
         status_list::{
             LIST_EXPIRY_GRACE, LIST_SIZE, ListId, Shard, StatusBits, StatusIndex, StatusListClaims, TYP_STATUS_LIST,
             Width, entity_tag, gzip, status_of,
@@ -37,7 +39,7 @@ use crate::{
         time::{Lifetime, Timestamp},
         uri::IssuerUrl,
     },
-    ports::{Clock, LogStore, Outage, Signer, StatusListStore, TokenCursor, TokenSelector},
+    ports::{Clock, IndexedToken, LogStore, Outage, Signer, StatusListStore, TokenCursor, TokenRecord, TokenSelector},
 };
 
 /// The minimum interval between two checks of the log while the log changes.
@@ -114,6 +116,12 @@ struct BuildState {
     unstable: VecDeque<(LogPosition, Duration)>,
     /// The position that the last check covered, and its start.
     last_check: Option<(LogPosition, Duration)>,
+    /// The tokens whose records were changed outside the program, each with the time when that was
+    /// found and the index that was marked for it. They are read again until they are restored.
+    tampered: BTreeMap<TokenId, (Timestamp, Option<StatusIndex>)>,
+    /// Whether an index was marked that turned out to be of another token. The next check starts
+    /// again.
+    has_wrong_mark: bool,
     /// The lists with a status other than 0.
     statuses: BTreeMap<ListId, StatusBits>,
     signed_lists: BTreeMap<ListId, SignedList>,
@@ -246,6 +254,14 @@ impl StatusLists {
     async fn apply_log(&self, state: &mut BuildState, snapshot: &Snapshot, now: Timestamp) -> Result<(), Outage> {
         let started = self.ports.clock.monotonic();
         state.evict_expired(now);
+        let tampered = chunk_selectors(state.tampered.keys().copied(), TokenSelector::Tokens);
+        for selector in tampered {
+            self.mark_affected(state, &selector, snapshot, now).await?;
+        }
+        if state.has_wrong_mark {
+            let (log_epoch, tampered) = (state.log_epoch, std::mem::take(&mut state.tampered));
+            *state = BuildState { log_epoch, tampered, ..BuildState::default() };
+        }
         let alive_at = if state.stable_seq == LogPosition::default() { replay_horizon(now) } else { Timestamp::EPOCH };
         let mut from = state.stable_seq;
         loop {
@@ -254,7 +270,7 @@ impl StatusLists {
             from = last.seq;
             let entries = entries.iter().filter(|entry| entry.seq <= snapshot.seq);
             for selector in affected_token_selectors(entries, &self.parameters.trust_domain, &snapshot.registry) {
-                self.mark_affected(state, &selector, snapshot, now.saturating_sub(LIST_EXPIRY_GRACE)).await?;
+                self.mark_affected(state, &selector, snapshot, now).await?;
             }
             if from >= snapshot.seq {
                 break;
@@ -269,20 +285,21 @@ impl StatusLists {
         state: &mut BuildState,
         selector: &TokenSelector,
         snapshot: &Snapshot,
-        alive_at: Timestamp,
+        now: Timestamp,
     ) -> Result<(), Outage> {
-        let store = &self.ports.status_lists;
+        let (store, alive_at) = (&self.ports.status_lists, now.saturating_sub(LIST_EXPIRY_GRACE));
         let mut cursor = TokenCursor::default();
         loop {
             let tokens = store.list_tokens_with_status(selector, alive_at, cursor, TOKEN_PAGE_SIZE).await?;
             for token in &tokens {
-                if let Some(index) = token.status_index {
-                    state.set_status(index, status_of(snapshot.standing(&token.revocation_keys())));
+                match &token.record {
+                    Some(record) => state.set_token_status(record, snapshot),
+                    None => state.mark_tampered(token, now),
                 }
             }
             match tokens.last() {
                 Some(last) if tokens.len() >= TOKEN_PAGE_SIZE as usize => {
-                    cursor = TokenCursor { issued: last.issued, id: last.id };
+                    cursor = last.cursor;
                 }
                 Some(_) | None => return Ok(()),
             }
@@ -291,13 +308,37 @@ impl StatusLists {
 }
 
 impl BuildState {
-    /// Returns whether the lists are current for a snapshot up to `head`: nothing is unchecked or
-    /// unstable, or the last check is less than [`REFRESH_INTERVAL`] ago.
+    /// Returns whether the lists are current for a snapshot up to `head`: nothing is unchecked,
+    /// unstable or tampered with, or the last check is less than [`REFRESH_INTERVAL`] ago.
     fn is_current(&self, head: LogPosition, now: Duration) -> bool {
         self.last_check.is_some_and(|(checked, started)| {
-            let is_complete = checked >= head && self.unstable.is_empty();
+            let is_complete =
+                checked >= head && self.unstable.is_empty() && self.tampered.is_empty() && !self.has_wrong_mark;
             is_complete || now.saturating_sub(started) < REFRESH_INTERVAL
         })
+    }
+
+    fn set_token_status(&mut self, token: &TokenRecord, snapshot: &Snapshot) {
+        if let Some((_, marked)) = self.tampered.remove(&token.id)
+            && marked.is_some_and(|marked| token.status_index != Some(marked))
+        {
+            self.has_wrong_mark = true;
+        }
+        if let Some(index) = token.status_index {
+            self.set_status(index, status_of(snapshot.standing(&token.revocation_keys())));
+        }
+    }
+
+    /// Marks a token as suspended whose record was changed outside the program: whether it is valid
+    /// is unknown until the record is restored.
+    fn mark_tampered(&mut self, token: &IndexedToken, now: Timestamp) {
+        let (_, marked) = self.tampered.entry(token.cursor.id).or_insert((now, None));
+        if marked.is_none() {
+            *marked = token.index;
+        }
+        if let Some(index) = *marked {
+            self.set_status(index, status_of(Standing::Suspended));
+        }
     }
 
     fn set_status(&mut self, index: StatusIndex, status: u8) {
@@ -326,6 +367,8 @@ impl BuildState {
     }
 
     fn evict_expired(&mut self, now: Timestamp) {
+        let longest_life = TOKEN_LIFETIME_CAP.saturating_add(LIST_EXPIRY_GRACE);
+        self.tampered.retain(|_, (found, _)| !found.saturating_add(longest_life).has_passed(now));
         self.statuses.retain(|list, _| !list.shard.is_expired(now));
         self.signed_lists.retain(|list, _| !list.shard.is_expired(now));
     }

@@ -401,6 +401,14 @@ pub struct UnknownEntryError {
     pub own: ProgramVersion,
 }
 
+impl UnknownEntryError {
+    /// Returns whether the entry says that a newer version wrote it.
+    #[must_use]
+    pub fn needs_newer_version(&self) -> bool {
+        self.needed.parse::<ProgramVersion>().is_ok_and(|needed| needed > self.own)
+    }
+}
+
 /// Checks that this version of the program knows an entry, by its kind, its verb and the version
 /// that its writer requires.
 pub fn check_known(seq: u64, kind: &str, verb: &str, min_version: &str) -> Result<(), UnknownEntryError> {

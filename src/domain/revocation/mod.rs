@@ -4,6 +4,7 @@
 //! all descendants. Descendants are not walked, and a child that is being issued at the same
 //! time needs no lock.
 
+mod anchor;
 pub mod evidence;
 pub mod feed;
 mod index;
@@ -14,6 +15,7 @@ mod retention;
 mod standing;
 mod tombstones;
 
+pub use anchor::{LinkedEntry, LogAnchor};
 pub use index::{Index, SuspensionCause};
 pub use keys::RevocationKeys;
 pub use log_entry::{

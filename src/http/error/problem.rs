@@ -294,6 +294,13 @@ impl Problem {
         if matches!(&error, Error::Unavailable(outage) if outage.unknown_entry().is_some()) {
             return Self::from(error);
         }
+        let tampering = match &error {
+            Error::Unavailable(outage) => outage.tampering().map(ToString::to_string),
+            _ => None,
+        };
+        if let Some(tampering) = tampering {
+            return Self { detail: format!("failed check: tampering; {tampering}").into(), ..Self::from(error) };
+        }
         let check = match &error {
             Error::Unavailable(Outage { operation: OP_CHECK_SCHEMA, .. }) => "schema",
             Error::Unavailable(Outage { operation: OP_FIND_SIGNING_KEY, .. }) => "keys",

@@ -387,6 +387,13 @@ impl Collector for ServiceCollector {
             None,
             dropped.metric_type(),
         )?)?;
+        let tamperings = ConstCounter::new(service.tampering_count());
+        tamperings.encode(encoder.encode_descriptor(
+            "store_tampering",
+            "Rows, logs, registries and keys since the start that were read and had been changed outside the program.",
+            None,
+            tamperings.metric_type(),
+        )?)?;
         encode_gauge(encoder, "verified_tokens", "Tokens in the cache of verified tokens.", None, tokens)?;
         encode_gauge(
             encoder,

@@ -3,12 +3,15 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use serde_json::json;
 
 use crate::{
     domain::{
+        encode_base64url,
         id::KeyId,
         keys::KeySchedule,
         sealed_key::{SealedKeyName, StoredSealedKey},
+        time::Timestamp,
     },
     ports::Outage,
 };
@@ -40,6 +43,40 @@ pub struct StoredKeys {
     pub keys: Vec<StoredKey>,
     /// The keys for other purposes than the signing of tokens.
     pub sealed_keys: Vec<StoredSealedKey>,
+    /// The message authentication code of the version and of all keys.
+    pub seal: Option<String>,
+}
+
+impl StoredKeys {
+    /// Returns the text that is sealed: the version, and a line of JSON for each key, sorted.
+    #[must_use]
+    pub fn sealed_text(&self) -> String {
+        let signing = self.keys.iter().map(|StoredKey { schedule, public_jwk, sealed_private_key }| {
+            json!({
+                "table": "signing_keys",
+                "kid": schedule.kid,
+                "algorithm": schedule.algorithm.as_str(),
+                "created": schedule.created_at.unix(),
+                "activates": schedule.activates_at.unix(),
+                "retires": schedule.retires_at.map(Timestamp::unix),
+                "gone": schedule.unpublished_at.map(Timestamp::unix),
+                "public_jwk": public_jwk,
+                "sealed": encode_base64url(sealed_private_key),
+            })
+        });
+        let others = self.sealed_keys.iter().map(|key| {
+            json!({
+                "table": "sealed_keys",
+                "purpose": key.name.purpose.as_str(),
+                "epoch": key.name.epoch,
+                "created": key.created_at.unix(),
+                "sealed": encode_base64url(&key.sealed),
+            })
+        });
+        let mut lines = signing.chain(others).map(|line| line.to_string()).collect::<Vec<_>>();
+        lines.sort_unstable();
+        format!("{}\n{}", self.version, lines.join("\n"))
+    }
 }
 
 /// Reads the keys of this server.

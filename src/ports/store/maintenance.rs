@@ -25,4 +25,8 @@ pub trait MaintenanceStore: Send + Sync {
 
     /// Checks that the store is reachable and has the schema that this program needs.
     async fn ping(&self) -> Result<(), Outage>;
+
+    /// Returns how often a row, the registry or the keys turned out to have been changed outside
+    /// the program, since the store was opened.
+    fn tampering_count(&self) -> u64;
 }

@@ -30,7 +30,7 @@ pub use queries::{ListError, Page, PageRequest};
 pub use quotas::QuotaStore;
 pub use registry::{RegistryStore, StoredRegistry};
 pub use replicas::ReplicaStore;
-pub use status_lists::{StatusListStore, TokenCursor, TokenSelector};
+pub use status_lists::{IndexedToken, StatusListStore, TokenCursor, TokenSelector};
 pub use tasks::{LiveCounts, TaskFilter, TaskStore};
 pub use tokens::{EvidenceSelector, SeenEvidence, TokenFilter, TokenRecord, TokenStore};
 pub use writes::{

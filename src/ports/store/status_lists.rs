@@ -6,7 +6,7 @@ use super::TokenRecord;
 use crate::{
     domain::{
         id::{ClientId, GrantId, TaskId, TokenId},
-        status_list::Shard,
+        status_list::{Shard, StatusIndex},
         time::Timestamp,
         uri::IssuerUrl,
     },
@@ -47,6 +47,18 @@ impl Default for TokenCursor {
     }
 }
 
+/// A token with a status list index.
+#[derive(Clone, Debug)]
+pub struct IndexedToken {
+    /// The position of the token among others.
+    pub cursor: TokenCursor,
+    /// The index. `None` if the stored one is none.
+    pub index: Option<StatusIndex>,
+    /// The record. `None` if it was changed outside the program: then nothing about it is certain,
+    /// the index included.
+    pub record: Option<TokenRecord>,
+}
+
 /// Allocates status list indexes, and reads the tokens that have one.
 #[async_trait]
 pub trait StatusListStore: Send + Sync {
@@ -58,12 +70,13 @@ pub trait StatusListStore: Send + Sync {
     async fn list_status_shards(&self, now: Timestamp) -> Result<Vec<(Shard, u64)>, Outage>;
 
     /// Returns tokens with a status list index that had not expired at `alive_at`, in the order of
-    /// their issue. The result holds every token that matches `selector`, and may hold others.
+    /// their issue. The result holds every token that matches `selector`, and may hold others. A
+    /// record that was changed outside the program does not stop the others.
     async fn list_tokens_with_status(
         &self,
         selector: &TokenSelector,
         alive_at: Timestamp,
         after: TokenCursor,
         limit: u32,
-    ) -> Result<Vec<TokenRecord>, Outage>;
+    ) -> Result<Vec<IndexedToken>, Outage>;
 }

@@ -93,8 +93,8 @@ pub enum StateChange {
     RemoveKey(KeyId),
     /// Inserts a key for another purpose, or replaces its sealed form.
     PutSealedKey(StoredSealedKey),
-    /// Seal the registry of a new store, which has no row yet.
-    SealNewRegistry(String),
+    /// Seals a new store: its registry and its log, which are empty, and its first keys.
+    SealNewStore,
     /// Inserts a checkpoint of the audit trail.
     PutCheckpoint(SignedCheckpoint),
     /// Inserts a grant.

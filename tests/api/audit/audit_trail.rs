@@ -179,7 +179,7 @@ async fn long_trail_is_paginated(server: Server) {
     let token = server.task_token().await;
     let task = decode_claims(&token)["txn"].as_str().unwrap().to_owned();
     // Refusals are sampled, so the records are written by hand.
-    let store = server.store.open().await;
+    let store = server.open_store().await;
     let details = serde_json::from_str::<Value>(&details_with(250, 1)).unwrap();
     let writer = WriterId(uuid::Uuid::new_v4());
     for n in 0..REFUSED {

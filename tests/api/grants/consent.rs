@@ -395,7 +395,7 @@ async fn grant_count_is_limited(server: Server) {
 /// Withdraws any number of grants: more than the limit, and more than one page.
 async fn withdraw_all_removes_every_grant(server: Server) {
     let id = create_grant(&server, grant_body(&READ_TOOLS, 600)).await;
-    let store = server.store.open().await;
+    let store = server.open_store().await;
     let first = store.find_grant(id.parse().unwrap()).await.unwrap().unwrap();
     let more = (0..250).map(|n| Grant { id: GrantId::new(Uuid::from_u128(n)), ..first.clone() });
     let changes = more.map(Box::new).map(StateChange::PutGrant).collect();

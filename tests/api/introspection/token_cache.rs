@@ -5,7 +5,14 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use errand::{
     app::{Credentials, Introspection, RequestContext},
-    domain::{secret::Secret, time::Lifetime, token::TaskTokenClaims},
+    domain::{
+        audit::WriterId,
+        keys::KeySchedule,
+        secret::Secret,
+        time::{Lifetime, Timestamp},
+        token::TaskTokenClaims,
+    },
+    ports::{StateChange, StoredKey, WriteSet},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -172,7 +179,15 @@ async fn suspension_takes_effect_on_cached_token(server: Server) {
 async fn removed_key_ends_cached_tokens(server: Server) {
     let token = server.cached_token().await;
     let past = Server::now() - 3600;
-    server.store.tamper(&format!("UPDATE signing_keys SET retires = {past} - 1, gone = {past}")).await;
+    let store = server.open_store().await;
+    let stored = store.load_keys().await.unwrap();
+    let withdraw = |key: StoredKey| {
+        let (retires_at, unpublished_at) = (Some(Timestamp::from_unix(past - 1)), Some(Timestamp::from_unix(past)));
+        StateChange::PutKey(StoredKey { schedule: KeySchedule { retires_at, unpublished_at, ..key.schedule }, ..key })
+    };
+    let state_changes = stored.keys.into_iter().map(withdraw).collect();
+    let write = WriteSet { state_changes, ..WriteSet::default() };
+    store.commit(WriterId(uuid::Uuid::nil()), &[write]).await.unwrap();
     // A replica that starts finds no key to sign with and creates one, and every replica reloads
     // the keys.
     let newcomer = server.replica().await;

@@ -7,3 +7,4 @@ pub(super) mod hostile_mcp_servers;
 pub(super) mod objects;
 pub(super) mod reregistration;
 pub(super) mod sealed_registry;
+pub(super) mod tampered_rows;

@@ -78,7 +78,7 @@ async fn replica_recovers_from_brief_clock_jump(server: Server) {
     assert_eq!(replica.introspect(&token).await, json!({"active": false}));
 }
 
-/// The revoker's entries claim to be long out of date. A replica that starts skips them, and
+/// The revoker's entries claim to be long out of date. A replica that starts may skip them, and
 /// rejects the tokens that they may concern.
 async fn revoker_with_clock_behind_is_still_effective(server: Server) {
     let token = server.task_token().await;

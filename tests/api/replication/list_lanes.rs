@@ -58,8 +58,17 @@ async fn make_list_endless(store: &TestStore) {
     store.tamper("ALTER TABLE break_glass RENAME TO break_glass_away").await;
     let last = "ffffffff-ffff-ffff-ffff-ffffffffffff";
     let id = if is_sqlite(store) { format!("'{last}'") } else { format!("'{last}'::uuid") };
-    let texts =
-        ["requester_issuer", "requester_subject", "agent", "authority", "actor", "reason", "reviewed_by", "note"];
+    let texts = [
+        "requester_issuer",
+        "requester_subject",
+        "agent",
+        "authority",
+        "actor",
+        "reason",
+        "reviewed_by",
+        "note",
+        "tag",
+    ];
     let texts = texts.map(|column| format!("CAST('' AS text) AS {column}")).join(", ");
     let view = format!(
         "CREATE VIEW break_glass AS
@@ -131,8 +140,8 @@ async fn insert_tasks(store: &TestStore) {
         (numbers, "('00000000-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid")
     };
     let tasks = format!(
-        "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version)
-         {numbers} SELECT {id}, 'https://login.example.com', 'alice', 'planner', 'x', '[]', 'completed', 1000000000 + i, 2000000000, 1 FROM n"
+        "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, tag)
+         {numbers} SELECT {id}, 'https://login.example.com', 'alice', 'planner', 'x', '[]', 'completed', 1000000000 + i, 2000000000, 1, '' FROM n"
     );
     let resources = format!(
         "INSERT INTO task_resources (resource, opened, task, agent, issuer, subject)

@@ -50,8 +50,7 @@ async fn truncated_log_is_detected(server: Server) {
         })
         .await;
     }
-    server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {seq}")).await;
-    server.store.tamper(&format!("UPDATE log_head SET seq = {}", seq - 1)).await;
+    server.rewrite_log(&format!("DELETE FROM revocation_log WHERE seq = {seq}")).await;
     // The lost position is assigned a second time.
     let answer = server.revoke(token_target(&two)).await;
     assert_eq!(answer["seq"], seq, "{answer}");
@@ -76,7 +75,7 @@ async fn regrown_log_is_detected(server: Server) {
     let (other, seq) = replica_with_one_revocation(&server, &tokens[0]).await;
     // The position now has another entry.
     let there = decode_claims(&tokens[1])["jti"].as_str().unwrap().to_owned();
-    server.store.tamper(&format!("UPDATE revocation_log SET key = '{there}' WHERE seq = {seq}")).await;
+    server.rewrite_log(&format!("UPDATE revocation_log SET key = '{there}' WHERE seq = {seq}")).await;
     let answer = server.revoke(token_target(&tokens[2])).await;
     assert_eq!(answer["seq"], seq + 1, "{answer}");
     for at in [&server, &other] {
@@ -90,10 +89,10 @@ async fn regrown_log_is_detected(server: Server) {
 async fn same_length_log_is_detected(server: Server) {
     let tokens = [server.task_token().await, server.task_token().await];
     let (mut other, seq) = replica_with_one_revocation(&server, &tokens[0]).await;
-    other.isolate().await;
+    other.stop_following().await;
     wait_until("the lease has lapsed", || async { !other.application.service.holds_lease() }).await;
     let there = decode_claims(&tokens[1])["jti"].as_str().unwrap().to_owned();
-    server.store.tamper(&format!("UPDATE revocation_log SET key = '{there}' WHERE seq = {seq}")).await;
+    server.rewrite_log(&format!("UPDATE revocation_log SET key = '{there}' WHERE seq = {seq}")).await;
     assert!(!other.is_active(&tokens[1]).await, "the applied position has another entry");
     assert!(other.is_active(&tokens[0]).await);
 }
@@ -112,8 +111,7 @@ async fn renewal_acknowledging_lost_entries_is_rejected() {
     server.isolate().await;
     let mut held = lock_replicas_table(server.store.url()).await;
     wait_until("a renewal waits for the lock", || async { count_waiting(&server, RENEWAL_STATEMENT).await == 1 }).await;
-    server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {seq}")).await;
-    server.store.tamper(&format!("UPDATE log_head SET seq = {}", seq - 1)).await;
+    server.rewrite_log(&format!("DELETE FROM revocation_log WHERE seq = {seq}")).await;
     // Let the renewal proceed one statement at a time: the waiting statement gets the lock, and the
     // next one waits again. (Preparing a statement needs the lock as well.)
     while other.application.service.applied_seq().number() == seq {
@@ -155,7 +153,7 @@ async fn count_waiting(server: &Server, like: &str) -> i64 {
 /// from memory.
 async fn missed_renewal_does_not_grant_lease(server: Server) {
     wait_until("the lease is valid", || async { server.application.service.holds_lease() }).await;
-    let store = server.store.open().await;
+    let store = server.open_store().await;
     let mut heartbeat = store.list_replicas().await.unwrap().remove(0);
     heartbeat.number += 1_000_000;
     store.record_heartbeat(&heartbeat, false).await.unwrap();

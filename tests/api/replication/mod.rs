@@ -9,5 +9,6 @@ pub(super) mod log_rollback;
 pub(super) mod replica_lag;
 pub(super) mod replicas;
 pub(super) mod store_outage;
+pub(super) mod tampered_log;
 pub(super) mod unknown_entries;
 pub(super) mod unlogged_writes;

@@ -55,8 +55,13 @@ impl Server {
     /// Stops following the log while the replica keeps serving, as if it were disconnected from the
     /// others.
     pub async fn isolate(&mut self) {
-        self.background_tasks.shutdown().await;
+        self.stop_following().await;
         assert!(self.application.service.holds_lease());
+    }
+
+    /// Stops following the log. The lease lapses, at once on a slow machine.
+    pub async fn stop_following(&mut self) {
+        self.background_tasks.shutdown().await;
     }
 
     pub async fn revoke_with_preference(&self, api: &str, target: &Value, prefer: Option<&str>) -> (StatusCode, Value) {
@@ -169,7 +174,7 @@ async fn lease_starts_after_reading_log_head(server: Server) {
     let token = server.task_token().await;
     let mut at = server.replica_with(|config| config.replicas.heartbeat_ms = 20).await;
     at.wait_until_leased().await;
-    at.isolate().await;
+    at.stop_following().await;
     wait_until("the lease has lapsed", || async { !at.application.service.holds_lease() }).await;
     server.store.tamper("ALTER TABLE log_head RENAME TO log_head_away").await;
     let _replication = at.application.spawn_replication();
@@ -314,7 +319,7 @@ async fn expired_lease_reads_from_store(server: Server) {
     let (one, two) = (server.task_token().await, server.task_token().await);
     assert!(at.is_active(&one).await);
     at.wait_until_leased().await;
-    at.isolate().await;
+    at.stop_following().await;
     wait_until("the lease has lapsed", || async { !at.application.service.holds_lease() }).await;
     let api = server.api_token("ops", "errand:admin").await;
     let task = json!({"kind": "task", "id": decode_claims(&two)["txn"], "reason": "in a test"});

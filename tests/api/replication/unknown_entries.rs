@@ -41,12 +41,12 @@ async fn append_foreign_entry(server: &Server, kind: &str, verb: &str, min_versi
     };
     let id = "018f0000-0000-7000-8000-000000000000";
     let insert = format!(
-        "{permit}; UPDATE log_head SET seq = seq + 1; \
-         INSERT INTO revocation_log (seq, kind, key, verb, reason, actor, occurred_at, forget_after, min_version) \
-         SELECT seq, '{kind}', '{id}', '{verb}', 'of a newer version', 'admin:ops', 1, 4102444800, '{min_version}' \
-         FROM log_head"
+        "{permit}; INSERT INTO revocation_log \
+         (seq, kind, key, verb, reason, actor, occurred_at, forget_after, min_version, previous, tag) \
+         SELECT seq + 1, '{kind}', '{id}', '{verb}', 'of a newer version', 'admin:ops', 1, 4102444800, \
+         '{min_version}', '', '' FROM log_head"
     );
-    server.store.tamper(&insert).await;
+    server.rewrite_log(&insert).await;
 }
 
 /// Returns a request to everything that says whether something is valid, or that changes something.
@@ -84,7 +84,7 @@ async fn check_unavailable(at: &Server, token: &str, api_token: &str, status_lis
 }
 
 async fn heartbeat_number(at: &Server, name: &str) -> u64 {
-    let heartbeats = at.store.open().await.list_replicas().await.unwrap();
+    let heartbeats = at.open_store().await.list_replicas().await.unwrap();
     heartbeats.iter().find(|heartbeat| heartbeat.replica.name == name).unwrap().number
 }
 
@@ -117,8 +117,7 @@ async fn check_stop_and_recovery(server: Server, kind: &str, verb: &str, min_ver
     assert!(heartbeat_number(&other, "old").await <= before + 1, "revokers do not wait for this replica");
 
     // The entry is lost with the end of the log, as after a failover: the replica follows again.
-    server.store.tamper("DELETE FROM revocation_log WHERE reason = 'of a newer version'").await;
-    server.store.tamper("UPDATE log_head SET seq = seq - 1").await;
+    server.rewrite_log("DELETE FROM revocation_log WHERE reason = 'of a newer version'").await;
     wait_until("the replica answers again", || async { introspects().await == 200 }).await;
     wait_until("the lease is valid again", || async { other.application.service.holds_lease() }).await;
     assert!(other.is_active(&token).await);

@@ -15,7 +15,7 @@ on_both_stores!(unlogged_writes_do_not_wait_for_replicas, expiry_sweep_does_not_
 impl Server {
     /// Moves the deadline of every task into the past.
     async fn pass_all_deadlines(&self) {
-        self.store.tamper("UPDATE tasks SET deadline = 1").await;
+        self.rewrite_tasks("UPDATE tasks SET deadline = 1").await;
     }
 
     async fn count_tasks_in_state(&self, state: &str) -> usize {

@@ -594,7 +594,7 @@ async fn lagging_subscriber_skips_expired_entries(server: Server) {
     let row = |n: u64| {
         let forget = if n.is_multiple_of(1000) { now + 3600 } else { now - 47 * 3600 };
         format!(
-            "({}, 'revoke', 'token', '{}', 'x', 'admin:ops', {}, {forget})",
+            "({}, 'revoke', 'token', '{}', 'x', 'admin:ops', {}, {forget}, '', '')",
             from + n,
             uuid::Uuid::new_v4(),
             now - 48 * 3600
@@ -602,11 +602,10 @@ async fn lagging_subscriber_skips_expired_entries(server: Server) {
     };
     for chunk in (1..=BACKLOG_ENTRIES).collect::<Vec<_>>().chunks(500) {
         let rows = chunk.iter().map(|n| row(*n)).collect::<Vec<_>>().join(", ");
-        let insert =
-            "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after) VALUES";
+        let insert = "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after, previous, tag) VALUES";
         server.store.tamper(&format!("{insert} {rows}")).await;
     }
-    server.store.tamper(&format!("UPDATE log_head SET seq = {}", from + BACKLOG_ENTRIES)).await;
+    server.store.reseal_log(&*server.application.store_sealer).await;
     // The replica itself must not lag: its subscribers get entries as it applies them.
     crate::server::wait_until("it has applied all of it", || async {
         head_position(&server, &api).await == from + BACKLOG_ENTRIES
@@ -620,11 +619,10 @@ async fn lagging_subscriber_skips_expired_entries(server: Server) {
     assert_eq!(stream.read_up_to(from, from + BACKLOG_ENTRIES).await.len(), 10);
     let mut stream = EventStream::open(&server, &api, &format!("?after={}", from + 600), None).await;
     assert_eq!(stream.read_up_to(from + 600, from + BACKLOG_ENTRIES).await.len(), 9900);
-    // A missing row is an outage, never a shorter log. A starting replica skips entries that ended
-    // two days ago, and accepts no token that claims to be older.
+    // A missing row is an outage, never a shorter log.
+    let other = server.replica().await;
     let api = server.api_token("files", SCOPE).await;
     server.store.tamper(&format!("DELETE FROM revocation_log WHERE seq = {}", from + BACKLOG_ENTRIES - 5)).await;
-    let other = server.replica().await;
     assert_eq!(request_page(&other, &api, &format!("?after={}", from + BACKLOG_ENTRIES - 10)).await.0, 503);
     other.stop().await;
     server.stop().await;

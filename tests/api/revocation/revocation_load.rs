@@ -36,7 +36,7 @@ async fn revoke(store: &dyn Store, tokens: &[TokenId]) -> LogPosition {
 /// Counts around the sizes of pages and chunks: a replica reports a position only when it applied
 /// everything up to it.
 async fn revocation_burst_is_applied_in_chunks(server: Server) {
-    let store = server.store.open().await;
+    let store = server.open_store().await;
     let untouched = server.task_token().await;
     server.wait_until_leased().await;
     for size in [1, 2, 255, 256, 257, 499, 500, 501, 1000, 1001, 2600] {

@@ -44,6 +44,8 @@ on_both_stores!(
     list_expires_with_its_tokens,
     status_list_is_signed_once,
     status_list_without_store_returns_503,
+    changed_token_record_suspends_its_own_index,
+    wrong_index_of_changed_record_is_cleared,
     tokens_without_status_list_have_no_status_claim,
 );
 
@@ -112,6 +114,48 @@ impl Server {
         }
         all
     }
+}
+
+/// The status of a token whose record was changed is unknown until it is restored. Other tokens
+/// have theirs meanwhile.
+async fn changed_token_record_suspends_its_own_index(server: Server) {
+    let (changed, other) = (server.task_token().await, server.task_token().await);
+    let jti = decode_claims(&changed)["jti"].as_str().unwrap().to_owned();
+    server.store.tamper(&format!("UPDATE tokens SET expires = expires + 1 WHERE id = '{jti}'")).await;
+    for token in [&changed, &other] {
+        end_task_of(&server, token).await;
+    }
+    assert_lists(&[&server], &invalid_entries([(&*changed, 2), (&*other, 1)])).await;
+    server.store.tamper(&format!("UPDATE tokens SET expires = expires - 1 WHERE id = '{jti}'")).await;
+    assert_lists(&[&server], &invalid_entries([(&*changed, 1), (&*other, 1)])).await;
+    server.stop().await;
+}
+
+/// A record that names the index of another token suspends that token only until it is restored.
+async fn wrong_index_of_changed_record_is_cleared(server: Server) {
+    let (changed, other) = (server.task_token().await, server.task_token().await);
+    let jti = decode_claims(&changed)["jti"].as_str().unwrap().to_owned();
+    let (uri, index) = status_index(&changed);
+    let wrong = index ^ 1;
+    server.store.tamper(&format!("UPDATE tokens SET status_index = {wrong} WHERE id = '{jti}'")).await;
+    for token in [&changed, &other] {
+        end_task_of(&server, token).await;
+    }
+    let mut entries = invalid_entries([(&*other, 1)]);
+    // The other token may have this index.
+    if status_index(&other) != (uri.clone(), wrong) {
+        entries.entry(uri).or_default().insert(wrong, 2);
+        assert_lists(&[&server], &entries).await;
+    }
+    server.store.tamper(&format!("UPDATE tokens SET status_index = {index} WHERE id = '{jti}'")).await;
+    assert_lists(&[&server], &invalid_entries([(&*changed, 1), (&*other, 1)])).await;
+    server.stop().await;
+}
+
+async fn end_task_of(server: &Server, token: &str) {
+    let end = json!({"kind": "task", "id": decode_claims(token)["txn"], "reason": "in a test"});
+    let (status, body) = server.admin(Method::POST, "/revocations", Some(end)).await;
+    assert!(status.is_success(), "{body}");
 }
 
 fn invalid_entries<'a>(tokens: impl IntoIterator<Item = (&'a str, u8)>) -> InvalidEntries {
@@ -454,10 +498,10 @@ async fn large_list_is_compressed(server: Server) {
     const MANY: u64 = 3000;
     let token = server.task_token().await;
     let record =
-        server.store.open().await.find_token(decode_claims(&token)["jti"].as_str().unwrap().parse().unwrap()).await;
+        server.open_store().await.find_token(decode_claims(&token)["jti"].as_str().unwrap().parse().unwrap()).await;
     let record = record.unwrap().unwrap();
     let shard = record.status_index.unwrap().shard;
-    let store = server.store.open().await;
+    let store = server.open_store().await;
     while store.allocate_status_block(shard).await.unwrap() + 1 < LIST_SIZE / INDEX_BLOCK_SIZE {}
     // Entries scattered over everything except the first block.
     let mut numbers = (1..LIST_SIZE / INDEX_BLOCK_SIZE)
@@ -574,7 +618,7 @@ async fn list_expires_with_its_tokens(server: Server) {
     assert!(service.list_status_lists(&at(ends.saturating_sub(Lifetime::seconds(1)))).await.unwrap().contains(&uri));
     assert!(!service.list_status_lists(&at(ends.saturating_add(minutes))).await.unwrap().contains(&uri));
     // Maintenance on the next day drops the list. Maintenance today does not.
-    let store = server.store.open().await;
+    let store = server.open_store().await;
     service.collect_garbage(&server.cx()).await.unwrap();
     assert_eq!(store.list_status_shards(Timestamp::EPOCH).await.unwrap()[0], (Shard::for_expiry(ends), 1));
     store.collect_garbage(ends.saturating_add(Lifetime::hours(24))).await.unwrap();

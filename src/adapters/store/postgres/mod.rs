@@ -41,14 +41,14 @@ use crate::{
         quota::QuotaKey,
         registry::tool::ToolRecord,
         replication::{Heartbeat, ReplicaId},
-        revocation::{LogEntry, LogPosition, evidence::EvidenceDigest},
+        revocation::{LinkedEntry, LogAnchor, LogEntry, LogPosition, evidence::EvidenceDigest},
         status_list::Shard,
         task::{Requester, Task},
         time::Timestamp,
     },
     ports::{
         AuditFilter, AuditRow, AuditState, AuditStore, ChangeListener, CommitError, ConfigurationStore,
-        EvidenceSelector, GcStats, GrantFilter, GrantStore, KeyStore, ListError, LiveCounts, LogStore,
+        EvidenceSelector, GcStats, GrantFilter, GrantStore, IndexedToken, KeyStore, ListError, LiveCounts, LogStore,
         MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, QuotaStore, RegistryStore, ReplicaStore,
         SeenEvidence, StatusListStore, Store, StoreSealer, StoredKeys, StoredRegistry, TaskFilter, TaskStore,
         TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
@@ -178,6 +178,10 @@ impl Database for PostgresStore {
         self.sealer.set(sealer);
     }
 
+    fn lock(&self) {
+        self.sealer.clear();
+    }
+
     async fn migrate(&self) -> Result<(), Outage> {
         // A connection of its own has no time limits. Closing it also releases the lock that keeps
         // two programs from migrating at once, which sqlx does not release after an error.
@@ -204,7 +208,7 @@ impl WriteStore for PostgresStore {
     }
 
     async fn find_idempotent_response(&self, caller: &str, key: &str) -> Result<Option<WriteOutcome>, Outage> {
-        on!(self.requests, read::find_idempotent_response(caller, key))
+        on!(self.requests, read::find_idempotent_response(&self.sealer, caller, key))
     }
 
     async fn probe_write(&self, number: u64) -> Result<(), Outage> {
@@ -215,26 +219,39 @@ impl WriteStore for PostgresStore {
 #[async_trait]
 impl LogStore for PostgresStore {
     async fn read_log_head(&self) -> Result<LogPosition, Outage> {
-        on!(self.requests, read::read_log_head())
+        on!(self.requests, read::read_log_head(&self.sealer))
     }
 
     async fn read_log_after(&self, seq: LogPosition, now: Timestamp, limit: u32) -> Result<Vec<LogEntry>, Outage> {
-        on!(self.requests, read::read_log_after(seq, now, limit))
+        let linked = self.read_linked_log(seq, now, limit).await?;
+        Ok(linked.into_iter().map(|linked| linked.entry).collect())
+    }
+
+    async fn read_linked_log(&self, seq: LogPosition, now: Timestamp, limit: u32) -> Result<Vec<LinkedEntry>, Outage> {
+        on!(self.requests, read::read_linked_log(&self.sealer, seq, now, limit))
+    }
+
+    async fn load_log_anchor(&self) -> Result<LogAnchor, Outage> {
+        on!(self.requests, read::load_log_anchor(&self.sealer))
+    }
+
+    async fn store_log_anchor(&self, anchor: &LogAnchor) -> Result<(), Outage> {
+        on!(self.requests, read::store_log_anchor(&self.sealer, anchor))
     }
 
     async fn list_revocations(&self, page: &PageRequest) -> Result<Page<LogEntry>, ListError> {
-        on!(self.lists, read::list_revocations(page))
+        on!(self.lists, read::list_revocations(&self.sealer, page))
     }
 }
 
 #[async_trait]
 impl TokenStore for PostgresStore {
     async fn find_token(&self, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
-        on!(self.requests, read::find_token(id))
+        on!(self.requests, read::find_token(&self.sealer, id))
     }
 
     async fn list_tokens(&self, filter: &TokenFilter, page: &PageRequest) -> Result<Page<TokenRecord>, ListError> {
-        on!(self.lists, read::list_tokens(filter, page))
+        on!(self.lists, read::list_tokens(&self.sealer, filter, page))
     }
 
     async fn list_evidence(
@@ -253,15 +270,15 @@ impl TokenStore for PostgresStore {
 #[async_trait]
 impl TaskStore for PostgresStore {
     async fn find_task(&self, id: TaskId) -> Result<Option<Task>, Outage> {
-        on!(self.requests, read::find_task(id))
+        on!(self.requests, read::find_task(&self.sealer, id))
     }
 
     async fn list_tasks(&self, filter: &TaskFilter, page: &PageRequest) -> Result<Page<Task>, ListError> {
-        on!(self.lists, read::list_tasks(filter, page))
+        on!(self.lists, read::list_tasks(&self.sealer, filter, page))
     }
 
     async fn list_overdue_tasks(&self, now: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-        on!(self.requests, read::list_overdue_tasks(now, limit))
+        on!(self.requests, read::list_overdue_tasks(&self.sealer, now, limit))
     }
 
     async fn count_live(&self, now: Timestamp, issued_since: Timestamp, limit: u32) -> Result<LiveCounts, Outage> {
@@ -269,11 +286,11 @@ impl TaskStore for PostgresStore {
     }
 
     async fn list_tasks_without_grant(&self, limit: u32) -> Result<Vec<Task>, Outage> {
-        on!(self.requests, read::list_tasks_without_grant(limit))
+        on!(self.requests, read::list_tasks_without_grant(&self.sealer, limit))
     }
 
     async fn list_orphaned_tasks(&self, limit: u32) -> Result<Vec<Task>, Outage> {
-        on!(self.requests, read::list_orphaned_tasks(limit))
+        on!(self.requests, read::list_orphaned_tasks(&self.sealer, limit))
     }
 
     async fn is_party_revoked(&self, task: &Task) -> Result<bool, Outage> {
@@ -281,7 +298,7 @@ impl TaskStore for PostgresStore {
     }
 
     async fn list_tasks_of_revoked_parties(&self, since: Timestamp, limit: u32) -> Result<Vec<Task>, Outage> {
-        on!(self.requests, read::list_tasks_of_revoked_parties(since, limit))
+        on!(self.requests, read::list_tasks_of_revoked_parties(&self.sealer, since, limit))
     }
 }
 
@@ -295,11 +312,11 @@ impl QuotaStore for PostgresStore {
 #[async_trait]
 impl GrantStore for PostgresStore {
     async fn find_grant(&self, id: GrantId) -> Result<Option<Grant>, Outage> {
-        on!(self.requests, read::find_grant(id))
+        on!(self.requests, read::find_grant(&self.sealer, id))
     }
 
     async fn list_grants(&self, filter: &GrantFilter, page: &PageRequest) -> Result<Page<Grant>, ListError> {
-        on!(self.lists, read::list_grants(filter, page))
+        on!(self.lists, read::list_grants(&self.sealer, filter, page))
     }
 
     async fn list_live_grants(
@@ -309,11 +326,11 @@ impl GrantStore for PostgresStore {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Grant>, Outage> {
-        on!(self.requests, read::list_live_grants(requester, agent, now, limit))
+        on!(self.requests, read::list_live_grants(&self.sealer, requester, agent, now, limit))
     }
 
     async fn find_break_glass(&self, id: GrantId) -> Result<Option<BreakGlassGrant>, Outage> {
-        on!(self.requests, read::find_break_glass(id))
+        on!(self.requests, read::find_break_glass(&self.sealer, id))
     }
 
     async fn list_break_glass(
@@ -321,7 +338,7 @@ impl GrantStore for PostgresStore {
         review: Option<ReviewState>,
         page: &PageRequest,
     ) -> Result<Page<BreakGlassGrant>, ListError> {
-        on!(self.lists, read::list_break_glass(review, page))
+        on!(self.lists, read::list_break_glass(&self.sealer, review, page))
     }
 }
 
@@ -346,7 +363,7 @@ impl RegistryStore for PostgresStore {
 #[async_trait]
 impl KeyStore for PostgresStore {
     async fn load_keys(&self) -> Result<StoredKeys, Outage> {
-        on!(self.requests, read::load_keys())
+        on!(self.requests, read::load_keys(&self.sealer))
     }
 
     async fn is_unused(&self) -> Result<bool, Outage> {
@@ -369,7 +386,7 @@ impl AuditStore for PostgresStore {
     }
 
     async fn read_audit_state(&self) -> Result<AuditState, Outage> {
-        on!(self.lists, read::read_audit_state())
+        on!(self.lists, read::read_audit_state(&self.sealer))
     }
 
     async fn read_checkpoints(&self, after: u64, limit: u32) -> Result<Vec<SignedCheckpoint>, Outage> {
@@ -425,20 +442,24 @@ impl StatusListStore for PostgresStore {
         alive_at: Timestamp,
         after: TokenCursor,
         limit: u32,
-    ) -> Result<Vec<TokenRecord>, Outage> {
-        on!(self.requests, status_lists::list_tokens_with_status(selector, alive_at, after, limit))
+    ) -> Result<Vec<IndexedToken>, Outage> {
+        on!(self.requests, status_lists::list_tokens_with_status(&self.sealer, selector, alive_at, after, limit))
     }
 }
 
 #[async_trait]
 impl MaintenanceStore for PostgresStore {
     async fn collect_garbage(&self, now: Timestamp) -> Result<GcStats, Outage> {
-        commit::collect_garbage(&self.requests, now).await
+        commit::collect_garbage(&self.requests, &self.sealer, now).await
     }
 
     async fn ping(&self) -> Result<(), Outage> {
         let applied = self.read_applied_migrations().await.map_err(|outage| self.server.explain(outage))?;
         schema::check_current(&applied, &MIGRATOR, || self.recreate_remedy()).map_err(Outage::during(OP_CHECK_SCHEMA))
+    }
+
+    fn tampering_count(&self) -> u64 {
+        self.sealer.mismatch_count()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads.
 
-use sqlx::{Connection, PgConnection, query_as, query_scalar};
+use sqlx::{Connection, PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::sql;
@@ -10,9 +10,9 @@ use crate::{
         cursor,
         log_scan::{LogScan, read_entries},
         rows::{
-            AppliedFileRow, AuditHeadRow, AuditRecordRow, BreakGlassRow, CheckpointRow, EvidenceRow, GrantRow,
-            IdempotencyRow, KeyRow, LogRow, RegistryRows, SealedKeyRow, TaskRow, TokenRow, ToolRow, VersionRow,
-            digest_of, party_keys, read_session, to_i64, to_json,
+            AppliedFileRow, AuditHeadRow, AuditRecordRow, CheckpointRow, EvidenceRow, GrantRow, IdempotencyRow, KeyRow,
+            LogAnchorRow, LogHeadRow, LogRow, RegistryRows, SealedKeyRow, StoredBreakGlassRow, Tagged, TaskRow,
+            TokenRow, ToolRow, VersionRow, WorkScan, digest_of, party_keys, read_session, to_i64, to_json,
         },
         schema::AppliedMigration,
         store_sealer::SealerCell,
@@ -30,7 +30,7 @@ use crate::{
         id::{ClientId, GrantId, RequestId, TaskId, TokenId},
         quota::QuotaKey,
         registry::tool::ToolRecord,
-        revocation::{LogEntry, LogPosition, evidence::EvidenceDigest},
+        revocation::{LinkedEntry, LogAnchor, LogEntry, LogPosition, evidence::EvidenceDigest},
         settings::{MAX_CLOCK_SKEW, TOKEN_LIFETIME_CAP},
         task::{Requester, Task, TaskState},
         time::Timestamp,
@@ -38,7 +38,8 @@ use crate::{
     },
     ports::{
         AuditFilter, AuditRow, AuditState, EvidenceSelector, GrantFilter, ListError, LiveCounts, Outage, Page,
-        PageRequest, SeenEvidence, StoredKeys, StoredRegistry, TaskFilter, TokenFilter, TokenRecord, WriteOutcome,
+        PageRequest, SeenEvidence, StoredKeys, StoredRegistry, TamperingError, TaskFilter, TokenFilter, TokenRecord,
+        WriteOutcome,
     },
 };
 
@@ -53,21 +54,38 @@ pub(super) async fn read_applied_migrations(connection: &mut PgConnection) -> Re
     applied.map_err(Outage::during(OP_READ_SCHEMA))
 }
 
-pub(super) async fn read_log_head(connection: &mut PgConnection) -> Result<LogPosition, Outage> {
-    let seq: i64 =
-        query_scalar(sql::LOG_HEAD).fetch_one(&mut *connection).await.map_err(Outage::during("read the log's head"))?;
-    Ok(LogPosition::new(seq.unsigned_abs()))
+pub(super) async fn read_log_head(connection: &mut PgConnection, sealer: &SealerCell) -> Result<LogPosition, Outage> {
+    Ok(read_head_row(connection, sealer).await?.position())
 }
 
-pub(super) async fn read_log_after(
+async fn read_head_row(connection: &mut PgConnection, sealer: &SealerCell) -> Result<LogHeadRow, Outage> {
+    let head: Tagged<LogHeadRow> =
+        query_as(sql::LOG_HEAD).fetch_one(&mut *connection).await.map_err(Outage::during("read the log's head"))?;
+    head.verify(&*sealer.get()?)
+}
+
+/// Compares the versions with those that the head of the log names: an earlier registry or earlier
+/// keys that were put back, seal included, do not match it.
+async fn verify_versions(tx: &mut PgConnection, versions: &[VersionRow], sealer: &SealerCell) -> Result<(), Outage> {
+    let head = read_head_row(tx, sealer).await?;
+    for (name, attested) in [(REGISTRY_VERSION, head.registry_version), (KEYS_VERSION, head.keys_version)] {
+        if to_i64(VersionRow::find(versions, name)?) != attested {
+            return Err(Outage::during("verify the versions")(TamperingError::Version(name)));
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn read_linked_log(
     connection: &mut PgConnection,
+    sealer: &SealerCell,
     seq: LogPosition,
     now: Timestamp,
     limit: u32,
-) -> Result<Vec<LogEntry>, Outage> {
+) -> Result<Vec<LinkedEntry>, Outage> {
     if now == Timestamp::EPOCH {
         let query = query_as(sql::LOG_AFTER).bind(to_i64(seq.number())).bind(now.unix()).bind(i64::from(limit));
-        return read_entries(query.fetch(&mut *connection)).await;
+        return read_entries(query.fetch(&mut *connection), Some(seq), &*sealer.get()?).await;
     }
     let mut page = LogScan::new(seq, limit);
     loop {
@@ -76,10 +94,32 @@ pub(super) async fn read_log_after(
             .bind(now.unix())
             .bind(page.remaining())
             .bind(page.width);
-        if let Some(found) = page.add_range(read_entries(query.fetch(&mut *connection)).await?) {
+        let found = read_entries(query.fetch(&mut *connection), None, &*sealer.get()?).await?;
+        if let Some(found) = page.add_range(found) {
             return Ok(found);
         }
     }
+}
+
+pub(super) async fn load_log_anchor(connection: &mut PgConnection, sealer: &SealerCell) -> Result<LogAnchor, Outage> {
+    let row: Option<Tagged<LogAnchorRow>> = query_as(sql::LOG_ANCHOR)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(Outage::during("read the anchor of the log"))?;
+    let anchor = row.map(|row| row.read(&*sealer.get()?, LogAnchorRow::read)).transpose()?;
+    Ok(anchor.unwrap_or_default())
+}
+
+pub(super) async fn store_log_anchor(
+    connection: &mut PgConnection,
+    sealer: &SealerCell,
+    anchor: &LogAnchor,
+) -> Result<(), Outage> {
+    let row = Tagged::new(LogAnchorRow::new(anchor), &*sealer.get()?)?;
+    let LogAnchorRow { seq, link, hours } = row.unverified();
+    let put = query(sql::PUT_LOG_ANCHOR).bind(seq).bind(link).bind(hours).bind(row.tag());
+    put.execute(&mut *connection).await.map_err(Outage::during("store an anchor of the log"))?;
+    Ok(())
 }
 
 pub(super) async fn load_registry(
@@ -98,9 +138,12 @@ pub(super) async fn read_registry(tx: &mut PgConnection, sealer: &SealerCell) ->
     let operation = "read the registry";
     let versions: Vec<VersionRow> =
         query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
-    let seal = query_scalar(sql::REGISTRY_SEAL).fetch_one(&mut *tx).await.map_err(Outage::during(operation))?;
+    let seal = query_scalar(sql::SEAL).bind(REGISTRY_VERSION).fetch_one(&mut *tx).await;
+    let seal = seal.map_err(Outage::during(operation))?;
     let rows = read_registry_rows(tx).await.map_err(Outage::during(operation))?;
-    rows.read(VersionRow::find(&versions, REGISTRY_VERSION)?, seal, sealer)
+    let registry = rows.read(VersionRow::find(&versions, REGISTRY_VERSION)?, seal, sealer)?;
+    verify_versions(tx, &versions, sealer).await?;
+    Ok(registry)
 }
 
 pub(super) async fn load_configuration_history(connection: &mut PgConnection) -> Result<ConfigurationHistory, Outage> {
@@ -127,19 +170,36 @@ pub(super) async fn list_tools(connection: &mut PgConnection, resource: &ClientI
     rows.into_iter().map(ToolRow::read).collect()
 }
 
-pub(super) async fn load_keys(connection: &mut PgConnection) -> Result<StoredKeys, Outage> {
+/// The first keys are loaded before the store is unlocked. The keyring that unlocks it verifies
+/// them.
+pub(super) async fn load_keys(connection: &mut PgConnection, sealer: &SealerCell) -> Result<StoredKeys, Outage> {
     let operation = "read the keys";
     let mut tx = connection.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
+    let keys = read_keys(&mut tx).await?;
+    if let Some(sealer_now) = sealer.find() {
+        sealer_now.verify_keys(&keys)?;
+        let versions: Vec<VersionRow> =
+            query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+        verify_versions(&mut tx, &versions, sealer).await?;
+    }
+    tx.commit().await.map_err(Outage::during(operation))?;
+    Ok(keys)
+}
+
+/// Reads the keys in a transaction, without regard to their seal.
+pub(super) async fn read_keys(tx: &mut PgConnection) -> Result<StoredKeys, Outage> {
+    let operation = "read the keys";
     let versions: Vec<VersionRow> =
         query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
     let keys: Vec<KeyRow> = query_as(sql::SIGNING_KEYS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
     let sealed_keys: Vec<SealedKeyRow> =
         query_as(sql::SEALED_KEYS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
-    tx.commit().await.map_err(Outage::during(operation))?;
+    let seal = query_scalar(sql::SEAL).bind(KEYS_VERSION).fetch_one(&mut *tx).await;
     Ok(StoredKeys {
         version: VersionRow::find(&versions, KEYS_VERSION)?,
         keys: keys.into_iter().map(KeyRow::read).collect::<Result<_, _>>()?,
         sealed_keys: sealed_keys.into_iter().map(SealedKeyRow::read).collect::<Result<_, _>>()?,
+        seal: seal.map_err(Outage::during(operation))?,
     })
 }
 
@@ -150,20 +210,31 @@ pub(super) async fn is_unused(connection: &mut PgConnection) -> Result<bool, Out
         .map_err(Outage::during("look for records in the store"))
 }
 
-pub(super) async fn find_task(connection: &mut PgConnection, id: TaskId) -> Result<Option<Task>, Outage> {
+pub(super) async fn find_task(
+    connection: &mut PgConnection,
+    sealer: &SealerCell,
+    id: TaskId,
+) -> Result<Option<Task>, Outage> {
     let query = query_as(sql::TASK).bind(id.uuid());
-    let row: Option<TaskRow> = query.fetch_optional(&mut *connection).await.map_err(Outage::during("read a task"))?;
-    row.as_ref().map(TaskRow::read).transpose()
+    let row: Option<Tagged<TaskRow>> =
+        query.fetch_optional(&mut *connection).await.map_err(Outage::during("read a task"))?;
+    row.map(|row| row.read(&*sealer.get()?, TaskRow::read)).transpose()
 }
 
 pub(super) async fn list_overdue_tasks(
     connection: &mut PgConnection,
+    sealer: &SealerCell,
     now: Timestamp,
     limit: u32,
 ) -> Result<Vec<Task>, Outage> {
-    let query = query_as::<_, TaskRow>(sql::OVERDUE_TASKS).bind(now.unix()).bind(i64::from(limit));
-    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list overdue tasks"))?;
-    rows.iter().map(TaskRow::read).collect()
+    let mut scan = WorkScan::new(limit);
+    loop {
+        let query = query_as::<_, Tagged<TaskRow>>(sql::OVERDUE_TASKS).bind(now.unix()).bind(scan.limit());
+        let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list overdue tasks"))?;
+        if let Some(tasks) = scan.add(rows, &*sealer.get()?, TaskRow::read)? {
+            return Ok(tasks);
+        }
+    }
 }
 
 pub(super) async fn count_live(
@@ -183,6 +254,7 @@ pub(super) async fn count_live(
 
 pub(super) async fn list_tasks(
     connection: &mut PgConnection,
+    sealer: &SealerCell,
     filter: &TaskFilter,
     page: &PageRequest,
 ) -> Result<Page<Task>, ListError> {
@@ -203,7 +275,7 @@ pub(super) async fn list_tasks(
         filter.created_before.map(|before| (before.unix(), Uuid::nil())),
     );
     let requester = filter.requester.as_ref();
-    let query = query_as::<_, TaskRow>(statement)
+    let query = query_as::<_, Tagged<TaskRow>>(statement)
         .bind(requester.map(|(issuer, _)| issuer.as_str()))
         .bind(requester.map(|(_, subject)| subject.as_str()))
         .bind(filter.agent.as_ref().map(ClientId::as_str))
@@ -215,19 +287,25 @@ pub(super) async fn list_tasks(
         .bind(filter.resource.as_ref().map(ResourceUri::as_str))
         .bind(filter.only_open);
     let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list tasks"))?;
-    let tasks = rows.iter().map(TaskRow::read).collect::<Result<_, _>>()?;
+    let sealer = sealer.get()?;
+    let tasks = rows.into_iter().map(|row| row.read(&*sealer, TaskRow::read)).collect::<Result<_, _>>()?;
     cursor::build_page(page, tasks, |task: &Task| (task.created_at, task.id))
 }
 
-pub(super) async fn find_token(connection: &mut PgConnection, id: TokenId) -> Result<Option<TokenRecord>, Outage> {
+pub(super) async fn find_token(
+    connection: &mut PgConnection,
+    sealer: &SealerCell,
+    id: TokenId,
+) -> Result<Option<TokenRecord>, Outage> {
     let query = query_as(sql::TOKEN).bind(id.uuid());
-    let row: Option<TokenRow> =
+    let row: Option<Tagged<TokenRow>> =
         query.fetch_optional(&mut *connection).await.map_err(Outage::during("read a token's record"))?;
-    row.map(TokenRow::read).transpose()
+    row.map(|row| row.read(&*sealer.get()?, TokenRow::read)).transpose()
 }
 
 pub(super) async fn list_tokens(
     connection: &mut PgConnection,
+    sealer: &SealerCell,
     filter: &TokenFilter,
     page: &PageRequest,
 ) -> Result<Page<TokenRecord>, ListError> {
@@ -242,7 +320,7 @@ pub(super) async fn list_tokens(
     };
     let (issued, id) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max()));
     let requester = filter.requester.as_ref();
-    let query = query_as::<_, TokenRow>(statement)
+    let query = query_as::<_, Tagged<TokenRow>>(statement)
         .bind(filter.task.map(TaskId::uuid))
         .bind(requester.map(|(issuer, _)| issuer.as_str()))
         .bind(requester.map(|(_, subject)| subject.as_str()))
@@ -254,7 +332,8 @@ pub(super) async fn list_tokens(
         .bind(cursor::clamp_limit(page))
         .bind(filter.earliest_issue().unix());
     let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list tokens"))?;
-    let tokens = rows.into_iter().map(TokenRow::read).collect::<Result<_, _>>()?;
+    let sealer = sealer.get()?;
+    let tokens = rows.into_iter().map(|row| row.read(&*sealer, TokenRow::read)).collect::<Result<_, _>>()?;
     cursor::build_page(page, tokens, |token: &TokenRecord| (token.issued, token.id))
 }
 
@@ -286,16 +365,35 @@ pub(super) async fn list_sessions(
     rows.iter().map(|text| read_session(text)).collect()
 }
 
-pub(super) async fn list_tasks_without_grant(connection: &mut PgConnection, limit: u32) -> Result<Vec<Task>, Outage> {
-    let query = query_as::<_, TaskRow>(sql::TASKS_WITHOUT_GRANT).bind(i64::from(limit));
-    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list tasks whose grant was removed"))?;
-    rows.iter().map(TaskRow::read).collect()
+pub(super) async fn list_tasks_without_grant(
+    connection: &mut PgConnection,
+    sealer: &SealerCell,
+    limit: u32,
+) -> Result<Vec<Task>, Outage> {
+    let mut scan = WorkScan::new(limit);
+    loop {
+        let query = query_as::<_, Tagged<TaskRow>>(sql::TASKS_WITHOUT_GRANT).bind(scan.limit());
+        let rows =
+            query.fetch_all(&mut *connection).await.map_err(Outage::during("list tasks whose grant was removed"))?;
+        if let Some(tasks) = scan.add(rows, &*sealer.get()?, TaskRow::read)? {
+            return Ok(tasks);
+        }
+    }
 }
 
-pub(super) async fn list_orphaned_tasks(connection: &mut PgConnection, limit: u32) -> Result<Vec<Task>, Outage> {
-    let query = query_as::<_, TaskRow>(sql::ORPHANED_TASKS).bind(i64::from(limit));
-    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list orphaned tasks"))?;
-    rows.iter().map(TaskRow::read).collect()
+pub(super) async fn list_orphaned_tasks(
+    connection: &mut PgConnection,
+    sealer: &SealerCell,
+    limit: u32,
+) -> Result<Vec<Task>, Outage> {
+    let mut scan = WorkScan::new(limit);
+    loop {
+        let query = query_as::<_, Tagged<TaskRow>>(sql::ORPHANED_TASKS).bind(scan.limit());
+        let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list orphaned tasks"))?;
+        if let Some(tasks) = scan.add(rows, &*sealer.get()?, TaskRow::read)? {
+            return Ok(tasks);
+        }
+    }
 }
 
 pub(super) async fn is_party_revoked(connection: &mut PgConnection, task: &Task) -> Result<bool, Outage> {
@@ -307,12 +405,18 @@ pub(super) async fn is_party_revoked(connection: &mut PgConnection, task: &Task)
 
 pub(super) async fn list_tasks_of_revoked_parties(
     connection: &mut PgConnection,
+    sealer: &SealerCell,
     since: Timestamp,
     limit: u32,
 ) -> Result<Vec<Task>, Outage> {
-    let query = query_as::<_, TaskRow>(sql::TASKS_OF_REVOKED_PARTIES).bind(since.unix()).bind(i64::from(limit));
-    let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list tasks of revoked parties"))?;
-    rows.iter().map(TaskRow::read).collect()
+    let mut scan = WorkScan::new(limit);
+    loop {
+        let query = query_as::<_, Tagged<TaskRow>>(sql::TASKS_OF_REVOKED_PARTIES).bind(since.unix()).bind(scan.limit());
+        let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list tasks of revoked parties"))?;
+        if let Some(tasks) = scan.add(rows, &*sealer.get()?, TaskRow::read)? {
+            return Ok(tasks);
+        }
+    }
 }
 
 pub(super) async fn count_usage(
@@ -339,31 +443,39 @@ pub(super) async fn count_usage(
     u32::try_from(count).map_err(Outage::during("count for a quota"))
 }
 
-pub(super) async fn find_grant(connection: &mut PgConnection, id: GrantId) -> Result<Option<Grant>, Outage> {
+pub(super) async fn find_grant(
+    connection: &mut PgConnection,
+    sealer: &SealerCell,
+    id: GrantId,
+) -> Result<Option<Grant>, Outage> {
     let query = query_as(sql::GRANT).bind(id.uuid());
-    let row: Option<GrantRow> = query.fetch_optional(&mut *connection).await.map_err(Outage::during("read a grant"))?;
-    row.map(GrantRow::read).transpose()
+    let row: Option<Tagged<GrantRow>> =
+        query.fetch_optional(&mut *connection).await.map_err(Outage::during("read a grant"))?;
+    row.map(|row| row.read(&*sealer.get()?, GrantRow::read)).transpose()
 }
 
 pub(super) async fn list_live_grants(
     connection: &mut PgConnection,
+    sealer: &SealerCell,
     requester: &Requester,
     agent: &ClientId,
     now: Timestamp,
     limit: u32,
 ) -> Result<Vec<Grant>, Outage> {
-    let query = query_as::<_, GrantRow>(sql::LIVE_GRANTS)
+    let query = query_as::<_, Tagged<GrantRow>>(sql::LIVE_GRANTS)
         .bind(requester.issuer.as_str())
         .bind(requester.subject.as_str())
         .bind(agent.as_str())
         .bind(now.unix())
         .bind(i64::from(limit));
     let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list live grants"))?;
-    rows.into_iter().map(GrantRow::read).collect()
+    let sealer = sealer.get()?;
+    rows.into_iter().map(|row| row.read(&*sealer, GrantRow::read)).collect()
 }
 
 pub(super) async fn list_grants(
     connection: &mut PgConnection,
+    sealer: &SealerCell,
     filter: &GrantFilter,
     page: &PageRequest,
 ) -> Result<Page<Grant>, ListError> {
@@ -374,7 +486,7 @@ pub(super) async fn list_grants(
     };
     let (at, id) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max()));
     let requester = filter.requester.as_ref();
-    let query = query_as::<_, GrantRow>(statement)
+    let query = query_as::<_, Tagged<GrantRow>>(statement)
         .bind(requester.map(|(issuer, _)| issuer.as_str()))
         .bind(requester.map(|(_, subject)| subject.as_str()))
         .bind(filter.agent.as_ref().map(ClientId::as_str))
@@ -382,22 +494,25 @@ pub(super) async fn list_grants(
         .bind(id)
         .bind(cursor::clamp_limit(page));
     let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list grants"))?;
-    let grants = rows.into_iter().map(GrantRow::read).collect::<Result<_, _>>()?;
+    let sealer = sealer.get()?;
+    let grants = rows.into_iter().map(|row| row.read(&*sealer, GrantRow::read)).collect::<Result<_, _>>()?;
     cursor::build_page(page, grants, |grant: &Grant| (grant.at, grant.id))
 }
 
 pub(super) async fn find_break_glass(
     connection: &mut PgConnection,
+    sealer: &SealerCell,
     id: GrantId,
 ) -> Result<Option<BreakGlassGrant>, Outage> {
     let query = query_as(sql::BREAK_GLASS).bind(id.uuid());
-    let row: Option<BreakGlassRow> =
+    let row: Option<StoredBreakGlassRow> =
         query.fetch_optional(&mut *connection).await.map_err(Outage::during("read a break-glass grant"))?;
-    row.map(BreakGlassRow::read).transpose()
+    row.map(|row| row.read(&*sealer.get()?)).transpose()
 }
 
 pub(super) async fn list_break_glass(
     connection: &mut PgConnection,
+    sealer: &SealerCell,
     review: Option<ReviewState>,
     page: &PageRequest,
 ) -> Result<Page<BreakGlassGrant>, ListError> {
@@ -407,33 +522,38 @@ pub(super) async fn list_break_glass(
         Some(ReviewState::Done) => sql::BREAK_GLASS_REVIEWED,
     };
     let (at, id) = cursor::parse_cursor(page)?.unwrap_or((i64::MAX, Uuid::max()));
-    let query = query_as::<_, BreakGlassRow>(statement).bind(at).bind(id).bind(cursor::clamp_limit(page));
+    let query = query_as::<_, StoredBreakGlassRow>(statement).bind(at).bind(id).bind(cursor::clamp_limit(page));
     let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list break-glass grants"))?;
-    let all = rows.into_iter().map(BreakGlassRow::read).collect::<Result<_, _>>()?;
+    let sealer = sealer.get()?;
+    let all = rows.into_iter().map(|row| row.read(&*sealer)).collect::<Result<_, _>>()?;
     cursor::build_page(page, all, |one: &BreakGlassGrant| (one.grant.at, one.grant.id))
 }
 
 pub(super) async fn list_revocations(
     connection: &mut PgConnection,
+    sealer: &SealerCell,
     page: &PageRequest,
 ) -> Result<Page<LogEntry>, ListError> {
     let query = query_as(sql::REVOCATIONS)
         .bind(cursor::parse_cursor(page)?.unwrap_or(i64::MAX))
         .bind(cursor::clamp_limit(page));
-    let rows: Vec<LogRow> = query.fetch_all(&mut *connection).await.map_err(Outage::during("list revocations"))?;
-    let entries = rows.into_iter().map(LogRow::read).collect::<Result<_, _>>()?;
+    let rows: Vec<Tagged<LogRow>> =
+        query.fetch_all(&mut *connection).await.map_err(Outage::during("list revocations"))?;
+    let sealer = sealer.get()?;
+    let entries = rows.into_iter().map(|row| row.read(&*sealer, LogRow::read)).collect::<Result<_, _>>()?;
     cursor::build_page(page, entries, |entry: &LogEntry| entry.seq)
 }
 
 pub(super) async fn find_idempotent_response(
     connection: &mut PgConnection,
+    sealer: &SealerCell,
     caller: &str,
     key: &str,
 ) -> Result<Option<WriteOutcome>, Outage> {
     let query = query_as(sql::IDEMPOTENT_RESPONSE).bind(digest_of(caller, key));
-    let row: Option<IdempotencyRow> =
+    let row: Option<Tagged<IdempotencyRow>> =
         query.fetch_optional(&mut *connection).await.map_err(Outage::during("look up an idempotency key"))?;
-    row.map(IdempotencyRow::read).transpose()
+    row.map(|row| row.read(&*sealer.get()?, IdempotencyRow::read)).transpose()
 }
 
 pub(super) async fn list_audit_records(
@@ -498,12 +618,12 @@ pub(super) async fn read_audit_chain(
     rows.into_iter().map(AuditRecordRow::read).collect()
 }
 
-pub(super) async fn read_audit_state(connection: &mut PgConnection) -> Result<AuditState, Outage> {
+pub(super) async fn read_audit_state(connection: &mut PgConnection, sealer: &SealerCell) -> Result<AuditState, Outage> {
     let operation = "read the state of the audit trail";
     let mut tx = connection.begin_with(sql::BEGIN_SNAPSHOT).await.map_err(Outage::during(operation))?;
     let heads: Vec<AuditHeadRow> =
         query_as(sql::AUDIT_HEADS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
-    let seq: i64 = query_scalar(sql::LOG_HEAD).fetch_one(&mut *tx).await.map_err(Outage::during(operation))?;
+    let head = read_head_row(&mut tx, sealer).await?;
     let versions: Vec<VersionRow> =
         query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
     let registry = read_registry_rows(&mut tx).await.map_err(Outage::during(operation))?;
@@ -512,7 +632,7 @@ pub(super) async fn read_audit_state(connection: &mut PgConnection) -> Result<Au
     tx.commit().await.map_err(Outage::during(operation))?;
     Ok(AuditState {
         writers: heads.into_iter().map(AuditHeadRow::read).collect::<Result<_, _>>()?,
-        log: LogPosition::new(seq.unsigned_abs()),
+        log: head.position(),
         registry: RegistryState { digest: registry.digest()?, version: VersionRow::find(&versions, REGISTRY_VERSION)? },
         last_checkpoint: last.map(CheckpointRow::read).transpose()?,
     })

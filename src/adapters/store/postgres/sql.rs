@@ -54,7 +54,7 @@ pub(super) fn is_data_error_code(code: &str) -> bool {
 macro_rules! tasks_in_state {
     ($state:literal, $first:literal, $if_state:literal) => {
         concat!(
-            "(SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev, tasks.id AS position FROM tasks WHERE ",
+            "(SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev, tag, tasks.id AS position FROM tasks WHERE ",
             $first,
             "state = '",
             $state,
@@ -94,7 +94,7 @@ macro_rules! tasks_where {
 macro_rules! tasks_at_resource {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev FROM task_resources AS r JOIN tasks ON tasks.id = r.task WHERE ",
+            "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev, tag FROM task_resources AS r JOIN tasks ON tasks.id = r.task WHERE ",
             $first,
             "r.resource = $9 AND ($4::text IS NULL OR state = $4)
              AND ($1::text IS NULL OR (r.issuer = $1 AND r.subject = $2)) AND ($3::text IS NULL OR r.agent = $3)
@@ -107,7 +107,7 @@ macro_rules! tasks_at_resource {
 macro_rules! tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE ",
+            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session, tag FROM tokens WHERE ",
             $first,
             "($1::uuid IS NULL OR task = $1) AND ($2::text IS NULL OR (requester_issuer = $2 AND requester_subject = $3))
              AND ($4::text IS NULL OR client = $4) AND ($5::text IS NULL OR audience = $5) AND ($6::bigint IS NULL OR expires > $6)
@@ -121,7 +121,7 @@ macro_rules! tokens_where {
 macro_rules! status_tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE ",
+            "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session, tag FROM tokens WHERE ",
             $first,
             " AND status_shard IS NOT NULL AND expires > $2 AND issued >= $3 AND (issued, id) > ($4, $5) ORDER BY issued, tokens.id LIMIT $6"
         )
@@ -131,7 +131,7 @@ macro_rules! status_tokens_where {
 macro_rules! grants_where {
     ($first:literal) => {
         concat!(
-            "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants WHERE ",
+            "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass, tag FROM grants WHERE ",
             $first,
             "($1::text IS NULL OR (requester_issuer = $1 AND requester_subject = $2)) AND ($3::text IS NULL OR agent = $3)
              AND (occurred_at, id) < ($4, $5) ORDER BY occurred_at DESC, grants.id DESC LIMIT $6"
@@ -143,7 +143,7 @@ macro_rules! grants_where {
 macro_rules! break_glass_where {
     ($where:literal) => {
         concat!(
-            "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, true AS break_glass, reason,
+            "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, reason, tag,
              NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = break_glass.id) AS withdrawn, reviewed_by, reviewed_at, note
              FROM break_glass WHERE ",
             $where
@@ -223,7 +223,7 @@ statements! {
     TAKE_IDEMPOTENCY_KEYS = "INSERT INTO idempotency_keys (digest, fingerprint, response, keep_until)
         SELECT digest, '', '', keep_until FROM json_to_recordset($1::json) AS r(digest text, keep_until bigint)
         ON CONFLICT DO NOTHING RETURNING digest";
-    EARLIER_RESPONSES = "SELECT digest, fingerprint, response, seq, keep_until FROM idempotency_keys
+    EARLIER_RESPONSES = "SELECT digest, fingerprint, response, seq, keep_until, tag FROM idempotency_keys
         WHERE digest IN (SELECT digest FROM json_to_recordset($1::json) AS r(digest text))";
     RELEASE_IDEMPOTENCY_KEYS = "DELETE FROM idempotency_keys WHERE digest IN (SELECT json_array_elements_text($1::json))";
     /// Waits for another transaction that holds one of the guards: exactly one of the two gets it.
@@ -233,42 +233,48 @@ statements! {
         ON CONFLICT DO NOTHING RETURNING digest";
     /// Locks the rows in a fixed order until the end of the transaction, so that preconditions keep
     /// holding.
-    LOCK_TASKS = "SELECT id::text AS id, version FROM tasks WHERE id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)
+    LOCK_TASKS = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev, tag
+        FROM tasks WHERE id IN (SELECT t::uuid FROM json_array_elements_text($1::json) AS t)
         ORDER BY tasks.id FOR UPDATE";
     COUNT_GRANTS = "SELECT count(*) FROM grants WHERE requester_issuer = $1 AND requester_subject = $2 AND agent = $3
         AND break_glass = $4 AND until > $5";
     RELEASE_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN (SELECT json_array_elements_text($1::json))";
     UPDATE_VERSION = "UPDATE versions SET version = $2 WHERE name = $1";
-    SEAL_REGISTRY = "UPDATE versions SET seal = $1 WHERE name = 'registry'";
-    SEAL_NEW_REGISTRY = "UPDATE versions SET seal = $1 WHERE name = 'registry' AND version = 0";
+    SET_SEAL = "UPDATE versions SET seal = $2 WHERE name = $1";
 
     // ---- commit: writes ----
 
     /// Takes the single lock of all state changes. It is taken before the changes, so that two
     /// batches can't deadlock. It is held to the commit, so that positions are in commit order and
     /// a reader that sees a position sees all before it.
-    ADVANCE_LOG_HEAD = "UPDATE log_head SET seq = seq + $1 WHERE singleton = 1 RETURNING seq";
-    /// Notifies listeners when the transaction commits, and not before.
-    INSERT_LOG = "WITH appended AS (INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version)
-        SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version
-        FROM json_to_recordset($1::json) AS r(seq bigint, verb text, kind text, key text, reason text, actor text, occurred_at bigint, forget_after bigint, min_version text)
-        RETURNING seq) SELECT pg_notify('errand_log', '') FROM appended LIMIT 1";
-    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev)
-        SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
+    ///
+    /// Returns the head before it was advanced.
+    ADVANCE_LOG_HEAD = "UPDATE log_head SET seq = seq + $1 WHERE singleton = 1
+        RETURNING seq - $1 AS seq, link, registry_version, keys_version, tag";
+    SET_LOG_HEAD = "UPDATE log_head SET link = $1, registry_version = $2, keys_version = $3, tag = $4 WHERE singleton = 1";
+    /// Appends entries and sets the head. Notifies listeners when the transaction commits, and not
+    /// before.
+    INSERT_LOG = "WITH appended AS (INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version, previous, tag)
+        SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version, previous, tag
+        FROM json_to_recordset($1::json) AS r(seq bigint, verb text, kind text, key text, reason text, actor text, occurred_at bigint, forget_after bigint,
+            min_version text, previous text, tag text)
+        RETURNING seq), head AS (UPDATE log_head SET link = $2, registry_version = $3, keys_version = $4, tag = $5 WHERE singleton = 1) SELECT pg_notify('errand_log', '') FROM appended LIMIT 1";
+    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev, tag)
+        SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev, tag
         FROM json_to_recordset($1::json) AS r(id uuid, requester_issuer text, requester_subject text, root_agent text, purpose text,
-            authority text, state text, created bigint, deadline bigint, version bigint, last_transition text, grant_id uuid, rev bigint)";
+            authority text, state text, created bigint, deadline bigint, version bigint, last_transition text, grant_id uuid, rev bigint, tag text)";
     INSERT_TASK_RESOURCES = "INSERT INTO task_resources (resource, opened, task, agent, issuer, subject)
         SELECT resource, opened, task, agent, issuer, subject
         FROM json_to_recordset($1::json) AS r(resource text, opened bigint, task uuid, agent text, issuer text, subject text)";
     INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index,
-            evidence, evidence_issued, evidence_expires, session)
+            evidence, evidence_issued, evidence_expires, session, tag)
         SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index,
-            evidence, evidence_issued, evidence_expires, session
+            evidence, evidence_issued, evidence_expires, session, tag
         FROM json_to_recordset($1::json) AS r(id uuid, kind text, task uuid, requester_issuer text, requester_subject text, client text,
             agents text, audience text, lineage text, authority text, issued bigint, expires bigint, rev bigint, grant_id uuid, break_glass boolean,
-            status_shard bigint, status_index bigint, evidence text, evidence_issued bigint, evidence_expires bigint, session text)";
-    STORE_RESPONSES = "UPDATE idempotency_keys AS i SET fingerprint = r.fingerprint, response = r.response, seq = r.seq, keep_until = r.keep_until
-        FROM json_to_recordset($1::json) AS r(digest text, fingerprint text, response text, seq bigint, keep_until bigint)
+            status_shard bigint, status_index bigint, evidence text, evidence_issued bigint, evidence_expires bigint, session text, tag text)";
+    STORE_RESPONSES = "UPDATE idempotency_keys AS i SET fingerprint = r.fingerprint, response = r.response, seq = r.seq, keep_until = r.keep_until, tag = r.tag
+        FROM json_to_recordset($1::json) AS r(digest text, fingerprint text, response text, seq bigint, keep_until bigint, tag text)
         WHERE i.digest = r.digest";
     /// Locks the head of the writer's chain until this batch's records are appended.
     LOCK_WRITER = "SELECT writer::text AS writer, n, hash FROM audit_writers WHERE writer = $1 FOR UPDATE";
@@ -301,18 +307,20 @@ statements! {
     PUT_SEALED_KEY = "INSERT INTO sealed_keys (purpose, epoch, created, sealed) VALUES ($1, $2, $3, $4)
         ON CONFLICT (purpose, epoch) DO UPDATE SET sealed = excluded.sealed";
     PUT_CHECKPOINT = "INSERT INTO audit_checkpoints (number, jws) VALUES ($1, $2)";
-    PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass, tag)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     REMOVE_GRANT = "DELETE FROM grants WHERE id = $1";
     REMOVE_GRANTS_TO_AGENT = "DELETE FROM grants WHERE agent = $1";
     REMOVE_GRANTS_OF_ISSUER = "DELETE FROM grants WHERE requester_issuer = $1";
-    PUT_BREAK_GLASS = "INSERT INTO break_glass (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, reason)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-    REVIEW_BREAK_GLASS = "UPDATE break_glass SET reviewed_by = $2, reviewed_at = $3, note = $4 WHERE id = $1 AND reviewed_at IS NULL";
+    PUT_BREAK_GLASS = "INSERT INTO break_glass (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, reason, tag)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    FIND_BREAK_GLASS = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, reason, reviewed_by, reviewed_at, note, tag
+        FROM break_glass WHERE id = $1 FOR UPDATE";
+    REVIEW_BREAK_GLASS = "UPDATE break_glass SET reviewed_by = $2, reviewed_at = $3, note = $4, tag = $5 WHERE id = $1 AND reviewed_at IS NULL";
     PUT_BLOCK = "INSERT INTO blocks (kind, id, block_kind, reason, actor, occurred_at) VALUES ($1, $2, $3, $4, $5, $6)
         ON CONFLICT (kind, id) DO UPDATE SET block_kind = excluded.block_kind, reason = excluded.reason, actor = excluded.actor, occurred_at = excluded.occurred_at";
     REMOVE_BLOCK = "DELETE FROM blocks WHERE kind = $1 AND id = $2";
-    TRANSITION_TASK = "UPDATE tasks SET state = $2, version = version + 1, last_transition = $3 WHERE id = $1";
+    TRANSITION_TASK = "UPDATE tasks SET state = $2, version = $3, last_transition = $4, tag = $5 WHERE id = $1";
 
     PUT_TOOL = "INSERT INTO tools (resource, tool, accepted, accepted_definition, accepted_at, accepted_by, observed, observed_definition, observed_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -324,9 +332,13 @@ statements! {
 
     // ---- reads ----
 
-    LOG_HEAD = "SELECT seq FROM log_head WHERE singleton = 1";
-    LOG_AFTER = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version FROM revocation_log
-        WHERE seq > $1 AND forget_after > $2 ORDER BY seq LIMIT $3";
+    LOG_HEAD = "SELECT seq, link, registry_version, keys_version, tag FROM log_head WHERE singleton = 1";
+    LOG_ANCHOR = "SELECT seq, link, hours, tag FROM log_anchor WHERE singleton = 1";
+    PUT_LOG_ANCHOR = "INSERT INTO log_anchor (singleton, seq, link, hours, tag) VALUES (1, $1, $2, $3, $4)
+        ON CONFLICT (singleton) DO UPDATE SET seq = excluded.seq, link = excluded.link, hours = excluded.hours, tag = excluded.tag
+        WHERE log_anchor.seq < excluded.seq";
+    LOG_AFTER = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version, previous, tag FROM revocation_log
+        WHERE seq > $1 AND forget_after >= $2 ORDER BY seq LIMIT $3";
     /// Finds the hours in which the retention of an entry ends, then the first retained entry after
     /// a position, then the entries in a range from there. Each step uses the index by hour, so it
     /// reads no entry past its retention. `seq + 0` matches that index and no other.
@@ -337,16 +349,16 @@ statements! {
             FROM hours WHERE hour IS NOT NULL),
         next_entry (position) AS MATERIALIZED (SELECT min((SELECT seq FROM revocation_log
             WHERE forget_after / 3600 = hour AND seq + 0 > $1 AND forget_after > $2 ORDER BY seq + 0 LIMIT 1)) FROM hours)
-        SELECT entry.seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version FROM next_entry CROSS JOIN hours CROSS JOIN LATERAL
-            (SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version FROM revocation_log
+        SELECT entry.seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version, previous, tag FROM next_entry CROSS JOIN hours CROSS JOIN LATERAL
+            (SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version, previous, tag FROM revocation_log
             WHERE forget_after / 3600 = hour AND seq + 0 >= position AND seq + 0 < position + $4 AND forget_after > $2 ORDER BY seq + 0 LIMIT $3) AS entry
         ORDER BY entry.seq LIMIT $3";
-    REVOCATIONS = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version FROM revocation_log
+    REVOCATIONS = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version, previous, tag FROM revocation_log
         WHERE seq < $1 AND kind NOT IN ('evidence', 'registry', 'keys', 'configuration') ORDER BY seq DESC LIMIT $2";
     VERSIONS = "SELECT name, version FROM versions";
     ISSUER = "SELECT issuer FROM deployment";
     APPLIED_FILES = "SELECT number, digest, generation, actor, occurred_at FROM applied_files ORDER BY number";
-    REGISTRY_SEAL = "SELECT seal FROM versions WHERE name = 'registry'";
+    SEAL = "SELECT seal FROM versions WHERE name = $1";
     OBJECTS = "SELECT kind, id, body, owner, registered_seq FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
     /// Only the digests, because the definitions may be long.
@@ -357,13 +369,13 @@ statements! {
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
     SEALED_KEYS = "SELECT purpose, epoch, created, sealed FROM sealed_keys ORDER BY purpose, epoch";
     IS_UNUSED = "SELECT NOT EXISTS (SELECT 1 FROM objects) AND NOT EXISTS (SELECT 1 FROM signing_keys) AND NOT EXISTS (SELECT 1 FROM audit)";
-    TASK = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
+    TASK = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev, tag
         FROM tasks WHERE id = $1";
-    OVERDUE_TASKS = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
+    OVERDUE_TASKS = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev, tag
         FROM tasks WHERE state IN ('active', 'suspended') AND deadline <= $1 ORDER BY deadline, tasks.id LIMIT $2";
     LIVE_TASKS = "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE state IN ('active', 'suspended') LIMIT $1) AS live";
     LIVE_TOKENS = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE issued >= $2 AND expires > $1 LIMIT $3) AS live";
-    TASKS_WITHOUT_GRANT = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
+    TASKS_WITHOUT_GRANT = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev, tag
         FROM tasks WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended')
             AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = tasks.grant_id) LIMIT $1";
     /// Counts up to a limit. Parameters: agent, time, limit.
@@ -376,7 +388,7 @@ statements! {
     /// earliest issue, limit.
     LIVE_TOKENS_OF_TASK = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE task = $1 AND expires > $2
         AND issued >= $3 LIMIT $4) AS live_tokens";
-    ORPHANED_TASKS = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
+    ORPHANED_TASKS = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev, tag
         FROM tasks WHERE state IN ('active', 'suspended')
             AND (NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'agent' AND objects.id = tasks.root_agent AND objects.registered_seq <= tasks.rev)
                 OR NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'issuer' AND objects.id = tasks.requester_issuer AND objects.registered_seq <= tasks.rev))
@@ -386,7 +398,7 @@ statements! {
         AND (kind = 'requester' AND key = $1 OR kind = 'agent' AND key = $2 OR kind = 'issuer' AND key = $3
             OR kind = 'delegation' AND key = $4))";
     /// Without a recent entry, no task is read.
-    TASKS_OF_REVOKED_PARTIES = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev
+    TASKS_OF_REVOKED_PARTIES = "SELECT id::text AS id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id::text AS grant_id, rev, tag
         FROM tasks WHERE state IN ('active', 'suspended')
             AND EXISTS (SELECT 1 FROM revocation_log WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation') AND occurred_at >= $1)
             AND (EXISTS (SELECT 1 FROM revocation_log WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation')
@@ -406,7 +418,7 @@ statements! {
     TASKS_BY_RESOURCE_AND_REQUESTER = tasks_at_resource!("r.subject = $2 AND r.issuer = $1 AND ");
     TASKS_BY_RESOURCE_AND_AGENT = tasks_at_resource!("r.agent = $3 AND ");
     TOKEN = "SELECT id::text AS id, kind, task::text AS task, requester_issuer, requester_subject, client, agents, audience, lineage,
-        authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE id = $1";
+        authority, issued, expires, rev, grant_id::text AS grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session, tag FROM tokens WHERE id = $1";
     TOKENS = tokens_where!("");
     TOKENS_BY_TASK = tokens_where!("task = $1 AND ");
     TOKENS_BY_REQUESTER = tokens_where!("requester_subject = $3 AND requester_issuer = $2 AND ");
@@ -440,9 +452,9 @@ statements! {
             FROM found WHERE found.session IS NOT NULL)
         SELECT session FROM found WHERE session IS NOT NULL";
     STATUS_SHARDS = "SELECT shard, allocated_blocks FROM status_shards WHERE shard > $1 ORDER BY shard";
-    GRANT = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants
+    GRANT = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass, tag FROM grants
         WHERE id = $1";
-    LIVE_GRANTS = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants
+    LIVE_GRANTS = "SELECT id::text AS id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass, tag FROM grants
         WHERE requester_issuer = $1 AND requester_subject = $2 AND agent = $3 AND until > $4
         ORDER BY until DESC, grants.id DESC LIMIT $5";
     GRANTS = grants_where!("");
@@ -454,7 +466,7 @@ statements! {
         break_glass_where!("reviewed_at IS NULL AND (occurred_at, id) < ($1, $2) ORDER BY occurred_at DESC, break_glass.id DESC LIMIT $3");
     BREAK_GLASS_REVIEWED =
         break_glass_where!("reviewed_at IS NOT NULL AND (occurred_at, id) < ($1, $2) ORDER BY occurred_at DESC, break_glass.id DESC LIMIT $3");
-    IDEMPOTENT_RESPONSE = "SELECT digest, fingerprint, response, seq, keep_until FROM idempotency_keys WHERE digest = $1";
+    IDEMPOTENT_RESPONSE = "SELECT digest, fingerprint, response, seq, keep_until, tag FROM idempotency_keys WHERE digest = $1";
     AUDIT = audit_where!("");
     AUDIT_BY_REQUEST = audit_where!("request_id = $1 AND ");
     AUDIT_BY_TOKEN = audit_where!("token = $2 AND ");
@@ -500,8 +512,8 @@ statements! {
         (SELECT digest FROM replay_guards WHERE keep_until <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
     DELETE_EXPIRED_IDEMPOTENCY_KEYS = "DELETE FROM idempotency_keys WHERE digest IN
         (SELECT digest FROM idempotency_keys WHERE keep_until <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
-    DELETE_EXPIRED_SIGNING_KEYS = "DELETE FROM signing_keys WHERE kid IN
-        (SELECT kid FROM signing_keys WHERE gone <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
+    HAS_EXPIRED_SIGNING_KEYS = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE gone <= $1)";
+    DELETE_EXPIRED_SIGNING_KEYS = "DELETE FROM signing_keys WHERE gone <= $1";
     DELETE_EXPIRED_STATUS_SHARDS = "DELETE FROM status_shards WHERE shard IN
         (SELECT shard FROM status_shards WHERE shard <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
 }

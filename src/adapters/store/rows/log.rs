@@ -3,18 +3,76 @@
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{RowContext, to_i64};
+use super::{RowContext, Tagged, TaggedRow, to_i64};
 use crate::{
     domain::{
         audit::{self, Head, Record, Seal, SearchColumns, WriterId, checkpoint::SignedCheckpoint},
-        revocation::{LogAction, LogEntry, LogPosition, NewEntry, Target, check_known},
+        revocation::{LogAction, LogAnchor, LogEntry, LogPosition, NewEntry, Target, check_known},
         task::Task,
     },
     ports::{AuditRow, Outage, StoreSealer},
 };
 
+/// `log_head`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, FromRow)]
+pub(crate) struct LogHeadRow {
+    pub(crate) seq: i64,
+    pub(crate) link: String,
+    pub(crate) registry_version: i64,
+    pub(crate) keys_version: i64,
+}
+
+impl TaggedRow for LogHeadRow {
+    const TABLE: &'static str = "log_head";
+
+    fn key(&self) -> String {
+        "1".to_owned()
+    }
+}
+
+impl LogHeadRow {
+    /// Returns the position of the last entry.
+    pub(crate) fn position(&self) -> LogPosition {
+        LogPosition::new(self.seq.unsigned_abs())
+    }
+
+    /// Returns whether this is the head of a store that has not been sealed.
+    pub(crate) fn is_new(head: &Tagged<Self>) -> bool {
+        let Self { seq, link, registry_version, keys_version } = head.unverified();
+        (*seq, *registry_version, *keys_version) == (0, 0, 0) && link.is_empty() && head.tag().is_empty()
+    }
+}
+
+/// `log_anchor`
+#[derive(Clone, Debug, Serialize, FromRow)]
+pub(crate) struct LogAnchorRow {
+    pub(crate) seq: i64,
+    pub(crate) link: String,
+    pub(crate) hours: String,
+}
+
+impl TaggedRow for LogAnchorRow {
+    const TABLE: &'static str = "log_anchor";
+
+    fn key(&self) -> String {
+        "1".to_owned()
+    }
+}
+
+impl LogAnchorRow {
+    pub(crate) fn new(anchor: &LogAnchor) -> Self {
+        Self { seq: to_i64(anchor.position.number()), link: anchor.tag.clone(), hours: anchor.hours_text() }
+    }
+
+    pub(crate) fn read(self) -> Result<LogAnchor, Outage> {
+        let context = RowContext { table: "log_anchor", row: &1 };
+        let position = LogPosition::new(context.parse_u64("seq", self.seq)?);
+        LogAnchor::parse(position, self.link, &self.hours).ok_or_else(|| context.corrupt("hours"))
+    }
+}
+
 /// `revocation_log`
-#[derive(Serialize, FromRow)]
+#[derive(Clone, Debug, Serialize, FromRow)]
 pub(crate) struct LogRow {
     seq: i64,
     verb: String,
@@ -25,10 +83,20 @@ pub(crate) struct LogRow {
     occurred_at: i64,
     forget_after: i64,
     min_version: String,
+    /// The tag of the entry before this one; empty at the first.
+    previous: String,
+}
+
+impl TaggedRow for LogRow {
+    const TABLE: &'static str = "revocation_log";
+
+    fn key(&self) -> String {
+        self.seq.to_string()
+    }
 }
 
 impl LogRow {
-    pub(crate) fn new(entry: &NewEntry, seq: LogPosition) -> Self {
+    pub(crate) fn new(entry: &NewEntry, seq: LogPosition, previous: &str) -> Self {
         Self {
             seq: to_i64(seq.number()),
             verb: entry.verb.as_str().to_owned(),
@@ -39,7 +107,18 @@ impl LogRow {
             occurred_at: entry.at.unix(),
             forget_after: entry.forget_after.unix(),
             min_version: entry.min_version().to_string(),
+            previous: previous.to_owned(),
         }
+    }
+
+    /// Returns the tag of the entry before this one.
+    pub(crate) fn previous(&self) -> &str {
+        &self.previous
+    }
+
+    /// Returns the position.
+    pub(crate) fn seq(&self) -> i64 {
+        self.seq
     }
 
     pub(crate) fn read(self) -> Result<LogEntry, Outage> {

@@ -6,6 +6,7 @@ mod log;
 mod registry;
 mod registry_digest;
 mod replicas;
+mod sealed;
 mod status_lists;
 mod tokens;
 mod tools;
@@ -22,15 +23,16 @@ use crate::{
 };
 
 pub(crate) use configuration::AppliedFileRow;
-pub(crate) use log::{AuditHeadRow, AuditRecordRow, CheckpointRow, LogRow, party_keys};
-pub(crate) use registry::{BlockRow, BreakGlassRow, GrantRow, KeyRow, ObjectRow, SealedKeyRow, SecretRow, VersionRow};
+pub(crate) use log::{AuditHeadRow, AuditRecordRow, CheckpointRow, LogAnchorRow, LogHeadRow, LogRow, party_keys};
+pub(crate) use registry::{
+    BlockRow, BreakGlassRow, GrantRow, KeyRow, ObjectRow, SealedKeyRow, SecretRow, StoredBreakGlassRow, VersionRow,
+};
 pub(crate) use registry_digest::RegistryRows;
-pub use registry_digest::digest_of_empty_registry;
 pub(crate) use replicas::{ReplicaRow, check_recorded};
+pub(crate) use sealed::{Tagged, TaggedRow, WorkScan, tag_all};
 pub(crate) use status_lists::ShardRow;
 pub(crate) use tokens::{
-    EvidenceRow, IdempotencyRow, ReplayGuardRow, TaskResourceRow, TaskRow, TaskVersionRow, TokenRow, read_session,
-    transition_json,
+    EvidenceRow, IdempotencyRow, ReplayGuardRow, TaskResourceRow, TaskRow, TokenRow, read_indexed_token, read_session,
 };
 pub(crate) use tools::{KnownToolRow, ToolRow};
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{RowContext, to_i64};
+use super::{RowContext, Tagged, TaggedRow, to_i64};
 use crate::{
     domain::{
         grants::{
@@ -22,7 +22,7 @@ use crate::{
         secret::SecretTag,
         time::Timestamp,
     },
-    ports::{Outage, StoredKey},
+    ports::{Outage, StoreSealer, StoredKey},
 };
 
 /// `objects`
@@ -204,7 +204,7 @@ impl SealedKeyRow {
 }
 
 /// `grants`
-#[derive(FromRow)]
+#[derive(Clone, Debug, Serialize, FromRow)]
 pub(crate) struct GrantRow {
     id: String,
     pub(crate) requester_issuer: String,
@@ -215,6 +215,14 @@ pub(crate) struct GrantRow {
     pub(crate) actor: String,
     pub(crate) occurred_at: i64,
     pub(crate) break_glass: bool,
+}
+
+impl TaggedRow for GrantRow {
+    const TABLE: &'static str = "grants";
+
+    fn key(&self) -> String {
+        self.id.clone()
+    }
 }
 
 impl GrantRow {
@@ -234,7 +242,12 @@ impl GrantRow {
     }
 
     pub(crate) fn read(self) -> Result<Grant, Outage> {
-        let context = RowContext { table: "grants", row: &self.id };
+        self.read_of("grants")
+    }
+
+    /// Parses the grant. `table` is for errors.
+    fn read_of(self, table: &'static str) -> Result<Grant, Outage> {
+        let context = RowContext { table, row: &self.id };
         Ok(Grant {
             id: context.parse("id", &self.id)?,
             requester: context.parse_requester(&self.requester_issuer, &self.requester_subject)?,
@@ -249,22 +262,65 @@ impl GrantRow {
 }
 
 /// `break_glass`: the grant and its review.
-#[derive(FromRow)]
+#[derive(Clone, Debug, Serialize, FromRow)]
 pub(crate) struct BreakGlassRow {
-    #[sqlx(flatten)]
-    grant: GrantRow,
-    reason: String,
-    withdrawn: bool,
+    id: String,
+    pub(crate) requester_issuer: String,
+    pub(crate) requester_subject: String,
+    pub(crate) agent: String,
+    pub(crate) authority: Option<String>,
+    pub(crate) until: i64,
+    pub(crate) actor: String,
+    pub(crate) occurred_at: i64,
+    pub(crate) reason: String,
     reviewed_by: Option<String>,
     reviewed_at: Option<i64>,
     note: Option<String>,
 }
 
+impl TaggedRow for BreakGlassRow {
+    const TABLE: &'static str = "break_glass";
+
+    fn key(&self) -> String {
+        self.id.clone()
+    }
+}
+
 impl BreakGlassRow {
-    pub(crate) fn read(self) -> Result<BreakGlassGrant, Outage> {
-        let grant = self.grant.read()?;
-        let id = grant.id.to_string();
-        let context = RowContext { table: "break_glass", row: &id };
+    /// Creates the row of a grant that has not been reviewed.
+    pub(crate) fn new(break_glass: &BreakGlassGrant) -> Result<Self, Outage> {
+        let grant = GrantRow::new(&break_glass.grant)?;
+        Ok(Self {
+            id: grant.id,
+            requester_issuer: grant.requester_issuer,
+            requester_subject: grant.requester_subject,
+            agent: grant.agent,
+            authority: grant.authority,
+            until: grant.until,
+            actor: grant.actor,
+            occurred_at: grant.occurred_at,
+            reason: break_glass.reason.to_string(),
+            reviewed_by: None,
+            reviewed_at: None,
+            note: None,
+        })
+    }
+
+    /// Returns the row after a review. An existing review stays.
+    pub(crate) fn after_review(self, review: &Review) -> Self {
+        if self.reviewed_at.is_some() {
+            return self;
+        }
+        Self {
+            reviewed_by: Some(review.by.clone()),
+            reviewed_at: Some(review.at.unix()),
+            note: Some(review.note.to_string()),
+            ..self
+        }
+    }
+
+    fn read(self, is_withdrawn: bool) -> Result<BreakGlassGrant, Outage> {
+        let context = RowContext { table: "break_glass", row: &self.id };
         let review = match (self.reviewed_by, self.reviewed_at, &self.note) {
             (Some(by), Some(at), Some(note)) => {
                 Some(Review { by, at: context.parse_time("reviewed_at", at)?, note: context.parse("note", note)? })
@@ -272,11 +328,32 @@ impl BreakGlassRow {
             (None, None, None) => None,
             (Some(_) | None, Some(_) | None, Some(_) | None) => return Err(context.corrupt("reviewed_by")),
         };
-        Ok(BreakGlassGrant {
-            grant,
-            reason: context.parse("reason", &self.reason)?,
-            is_withdrawn: self.withdrawn,
-            review,
-        })
+        let reason = context.parse("reason", &self.reason)?;
+        let grant = GrantRow {
+            id: self.id,
+            requester_issuer: self.requester_issuer,
+            requester_subject: self.requester_subject,
+            agent: self.agent,
+            authority: self.authority,
+            until: self.until,
+            actor: self.actor,
+            occurred_at: self.occurred_at,
+            break_glass: true,
+        };
+        Ok(BreakGlassGrant { grant: grant.read_of("break_glass")?, reason, is_withdrawn, review })
+    }
+}
+
+/// `break_glass` with its tag, and whether the grant was withdrawn, which follows from `grants`.
+#[derive(FromRow)]
+pub(crate) struct StoredBreakGlassRow {
+    #[sqlx(flatten)]
+    pub(crate) row: Tagged<BreakGlassRow>,
+    withdrawn: bool,
+}
+
+impl StoredBreakGlassRow {
+    pub(crate) fn read(self, sealer: &dyn StoreSealer) -> Result<BreakGlassGrant, Outage> {
+        self.row.read(sealer, |row| row.read(self.withdrawn))
     }
 }

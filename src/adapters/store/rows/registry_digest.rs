@@ -3,22 +3,13 @@
 
 use ring::digest::{self, Context};
 use serde::Serialize;
-use thiserror::Error;
 
 use super::{BlockRow, KnownToolRow, ObjectRow, SecretRow};
 use crate::{
     adapters::store::store_sealer::SealerCell,
     domain::encode_base64url,
-    ports::{Outage, StoredRegistry},
+    ports::{Outage, StoredRegistry, TamperingError},
 };
-
-/// The rows of the registry do not match their seal.
-#[derive(Debug, Error)]
-#[error(
-    "a row of the table `objects`, `secrets`, `tools` or `blocks` was changed, added or removed outside this program; \
-     restore the database from a backup"
-)]
-pub(crate) struct UnsealedRegistryError;
 
 /// All rows of the registry.
 pub(crate) struct RegistryRows {
@@ -26,11 +17,6 @@ pub(crate) struct RegistryRows {
     pub(crate) secrets: Vec<SecretRow>,
     pub(crate) tools: Vec<KnownToolRow>,
     pub(crate) blocks: Vec<BlockRow>,
-}
-
-/// Returns the digest of a registry without rows.
-pub fn digest_of_empty_registry() -> Result<String, Outage> {
-    RegistryRows { objects: Vec::new(), secrets: Vec::new(), tools: Vec::new(), blocks: Vec::new() }.digest()
 }
 
 impl RegistryRows {
@@ -74,7 +60,7 @@ impl RegistryRows {
             // The seal of an empty registry is written with the first keys.
             None => false,
         };
-        if is_authentic { Ok(registry) } else { Err(Outage::during("verify the registry")(UnsealedRegistryError)) }
+        if is_authentic { Ok(registry) } else { Err(Outage::during("verify the registry")(TamperingError::Registry)) }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{RowContext, digest_of, to_i64};
+use super::{RowContext, Tagged, TaggedRow, digest_of, to_i64};
 use crate::{
     domain::{
         id::TaskId,
@@ -17,42 +17,55 @@ use crate::{
         task::{Task, Transition},
         token::TokenKind,
     },
-    ports::{IdempotentRequest, Outage, ReplayGuard, SeenEvidence, TokenRecord, WriteOutcome},
+    ports::{
+        IdempotentRequest, IndexedToken, Outage, ReplayGuard, SeenEvidence, StoreSealer, TokenCursor, TokenRecord,
+        WriteOutcome,
+    },
 };
 
 /// `tasks`
-#[derive(Serialize, FromRow)]
+#[derive(Clone, Debug, Serialize, FromRow)]
 pub(crate) struct TaskRow {
-    id: String,
+    pub(crate) id: String,
     requester_issuer: String,
     requester_subject: String,
     root_agent: String,
     purpose: String,
     authority: String,
-    state: String,
+    pub(crate) state: String,
     created: i64,
     deadline: i64,
-    version: i64,
-    last_transition: Option<String>,
+    pub(crate) version: i64,
+    pub(crate) last_transition: Option<String>,
     grant_id: Option<String>,
     rev: i64,
 }
 
-/// `tasks`: the version of one
-#[derive(Debug, FromRow)]
-pub(crate) struct TaskVersionRow {
-    id: String,
-    version: i64,
-}
+impl TaggedRow for TaskRow {
+    const TABLE: &'static str = "tasks";
 
-impl TaskVersionRow {
-    pub(crate) fn read(&self) -> Result<(TaskId, u64), Outage> {
-        let context = RowContext { table: "tasks", row: &self.id };
-        Ok((context.parse("id", &self.id)?, context.parse_u64("version", self.version)?))
+    fn key(&self) -> String {
+        self.id.clone()
     }
 }
 
 impl TaskRow {
+    /// Returns the id and the version.
+    pub(crate) fn read_version(&self) -> Result<(TaskId, u64), Outage> {
+        let context = RowContext { table: "tasks", row: &self.id };
+        Ok((context.parse("id", &self.id)?, context.parse_u64("version", self.version)?))
+    }
+
+    /// Returns the row after a transition.
+    pub(crate) fn after_transition(self, transition: &Transition) -> Result<Self, Outage> {
+        Ok(Self {
+            state: transition.state.as_str().to_owned(),
+            version: self.version.saturating_add(1),
+            last_transition: Some(transition_json(transition)?),
+            ..self
+        })
+    }
+
     pub(crate) fn new(task: &Task) -> Result<Self, Outage> {
         Ok(Self {
             id: task.id.to_string(),
@@ -71,7 +84,7 @@ impl TaskRow {
         })
     }
 
-    pub(crate) fn read(&self) -> Result<Task, Outage> {
+    pub(crate) fn read(self) -> Result<Task, Outage> {
         let context = RowContext { table: "tasks", row: &self.id };
         Ok(Task {
             id: context.parse("id", &self.id)?,
@@ -122,12 +135,12 @@ impl TaskResourceRow {
 }
 
 /// Serializes a task's last transition for its column.
-pub(crate) fn transition_json(transition: &Transition) -> Result<String, Outage> {
+fn transition_json(transition: &Transition) -> Result<String, Outage> {
     serde_json::to_string(transition).map_err(Outage::during("write a task"))
 }
 
 /// `tokens`
-#[derive(Serialize, FromRow)]
+#[derive(Clone, Debug, Serialize, FromRow)]
 pub(crate) struct TokenRow {
     id: String,
     kind: String,
@@ -150,6 +163,14 @@ pub(crate) struct TokenRow {
     evidence_issued: Option<i64>,
     evidence_expires: Option<i64>,
     session: Option<String>,
+}
+
+impl TaggedRow for TokenRow {
+    const TABLE: &'static str = "tokens";
+
+    fn key(&self) -> String {
+        self.id.clone()
+    }
 }
 
 impl TokenRow {
@@ -180,6 +201,23 @@ impl TokenRow {
         })
     }
 
+    fn read_status_index(&self) -> Result<Option<StatusIndex>, Outage> {
+        let context = RowContext { table: "tokens", row: &self.id };
+        match (self.status_shard, self.status_index) {
+            (Some(end), Some(number)) => {
+                let shard = Shard::ending_at(end).ok_or_else(|| context.corrupt("status_shard"))?;
+                Ok(Some(StatusIndex { shard, number: context.parse_u64("status_index", number)? }))
+            }
+            (None, None) => Ok(None),
+            (Some(_), None) | (None, Some(_)) => Err(context.corrupt("status_index")),
+        }
+    }
+
+    fn read_cursor(&self) -> Result<TokenCursor, Outage> {
+        let context = RowContext { table: "tokens", row: &self.id };
+        Ok(TokenCursor { issued: context.parse_time("issued", self.issued)?, id: context.parse("id", &self.id)? })
+    }
+
     pub(crate) fn read(self) -> Result<TokenRecord, Outage> {
         let context = RowContext { table: "tokens", row: &self.id };
         let requester = match (&self.requester_issuer, &self.requester_subject) {
@@ -187,14 +225,7 @@ impl TokenRow {
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => return Err(context.corrupt("requester_subject")),
         };
-        let status = match (self.status_shard, self.status_index) {
-            (Some(end), Some(number)) => {
-                let shard = Shard::ending_at(end).ok_or_else(|| context.corrupt("status_shard"))?;
-                Some(StatusIndex { shard, number: context.parse_u64("status_index", number)? })
-            }
-            (None, None) => None,
-            (Some(_), None) | (None, Some(_)) => return Err(context.corrupt("status_index")),
-        };
+        let status = self.read_status_index()?;
         let evidence = match (&self.evidence, self.evidence_issued, self.evidence_expires) {
             (Some(token), Some(issued), Some(expires)) => Some(PresentedEvidence {
                 token: context.parse("evidence", token)?,
@@ -226,6 +257,24 @@ impl TokenRow {
     }
 }
 
+/// Reads a token with a status list index. One that was tampered with is reported, and its index is
+/// read without regard to the tag.
+pub(crate) fn read_indexed_token(row: Tagged<TokenRow>, sealer: &dyn StoreSealer) -> Result<IndexedToken, Outage> {
+    let cursor = row.unverified().read_cursor()?;
+    let stored_index = row.unverified().read_status_index().ok().flatten();
+    match row.verify(sealer) {
+        Ok(row) => {
+            let record = row.read()?;
+            Ok(IndexedToken { cursor, index: record.status_index, record: Some(record) })
+        }
+        Err(outage) => {
+            let Some(tampering) = outage.tampering() else { return Err(outage) };
+            tracing::error!("the status of a token is unknown: {tampering}");
+            Ok(IndexedToken { cursor, index: stored_index, record: None })
+        }
+    }
+}
+
 /// `replay_guards`
 #[derive(Debug, Serialize)]
 pub(crate) struct ReplayGuardRow {
@@ -247,6 +296,14 @@ pub(crate) struct IdempotencyRow {
     pub(crate) response: String,
     pub(crate) seq: Option<i64>,
     pub(crate) keep_until: i64,
+}
+
+impl TaggedRow for IdempotencyRow {
+    const TABLE: &'static str = "idempotency_keys";
+
+    fn key(&self) -> String {
+        self.digest.clone()
+    }
 }
 
 impl IdempotencyRow {

@@ -85,6 +85,6 @@ async fn read_positions_on(lane: &Lane) -> Result<(LogPosition, Vec<LogPosition>
 
 /// Returns the head of the log and the acknowledged position of each replica.
 async fn read_positions(connection: &mut SqliteConnection) -> Result<(LogPosition, Vec<LogPosition>), Outage> {
-    let head = read::read_log_head(connection).await?;
+    let head = read::peek_log_position(connection).await?;
     Ok((head, list_replicas(connection).await?.iter().map(|beat| beat.applied).collect()))
 }

@@ -6,25 +6,30 @@ use sqlx::{Connection, SqliteConnection, query, query_as, query_scalar};
 use super::{lane::Lane, read, sql};
 use crate::{
     adapters::store::{
-        batch::{BatchPlan, GuardQuery, GuardState, TxEnd, is_data_error},
+        batch::{
+            BatchPlan, GuardQuery, GuardState, KEYS_VERSION, LogContinuation, REGISTRY_VERSION, TxEnd, is_data_error,
+        },
         lane::on,
         rows::{
-            AppliedFileRow, AuditHeadRow, AuditRecordRow, BlockRow, GrantRow, IdempotencyRow, KeyRow, ObjectRow,
-            ToolRow, VersionRow, to_i64, to_json, transition_json,
+            AppliedFileRow, AuditHeadRow, AuditRecordRow, BlockRow, BreakGlassRow, GrantRow, IdempotencyRow, KeyRow,
+            LogHeadRow, ObjectRow, Tagged, TaskRow, ToolRow, VersionRow, to_i64, to_json,
         },
         store_sealer::SealerCell,
     },
     domain::{
         audit::{Head, WriterId},
-        grants::Grant,
+        grants::{Grant, break_glass::Review},
+        id::{GrantId, TaskId},
         registry::{ObjectKind, StoredSecretTag},
         revocation::LogPosition,
         status_list::SHARD_RETENTION,
         task::Requester,
         time::Timestamp,
     },
-    ports::{CommitError, GcStats, Outage, StateChange, WriteOutcome, WriteSet},
+    ports::{CommitError, GcStats, Outage, StateChange, StoreSealer, WriteOutcome, WriteSet},
 };
+
+const OP_APPEND: &str = "append to the log";
 
 pub(super) async fn commit(
     connection: &mut SqliteConnection,
@@ -59,41 +64,48 @@ async fn apply_batch(
     writer: WriterId,
     batch: &[WriteSet],
 ) -> Result<(Vec<WriteOutcome>, TxEnd), Outage> {
-    let found = query_guards(tx, &GuardQuery::for_batch(batch)).await?;
+    let tagger = sealer.get()?;
+    let found = query_guards(tx, &GuardQuery::for_batch(batch), &*tagger).await?;
     let mut plan = BatchPlan::new(batch, found)?;
     if plan.is_empty() {
         // Nothing is outcomes, so the rollback also releases what was taken in advance.
         return Ok((plan.outcomes()?, TxEnd::Rollback));
     }
-    if plan.new_registry_version().is_some() {
-        // A new seal must not vouch for rows that were changed outside this program.
-        read::read_registry(tx, sealer).await?;
-    }
+    verify_sealed(tx, sealer, &plan).await?;
     release_unused(tx, &plan).await?;
     let needs_log_lock = plan.log_entry_count() > 0 || plan.state_changes().next().is_some();
     if needs_log_lock {
-        let advance = query_scalar(sql::ADVANCE_LOG_HEAD).bind(to_i64(plan.log_entry_count()));
-        let last: i64 = advance.fetch_one(&mut *tx).await.map_err(Outage::during("allocate log positions"))?;
-        let head = LogPosition::new(last.unsigned_abs().saturating_sub(plan.log_entry_count()));
-        let log = plan.log_rows(LogPosition::new(last.unsigned_abs()));
-        execute_rows(tx, sql::INSERT_LOG, &log, "append to the log").await?;
-        for change in plan.state_changes() {
-            apply_change(tx, change, head).await?;
+        let advance = query_as(sql::ADVANCE_LOG_HEAD).bind(to_i64(plan.log_entry_count()));
+        let head = advance.fetch_one(&mut *tx).await.map_err(Outage::during("allocate log positions"))?;
+        let log = plan.continue_log(head, &*tagger)?;
+        append_log(tx, &log).await?;
+        for change in plan.state_changes().collect::<Vec<_>>() {
+            match change {
+                StateChange::TransitionTask(id, transition) => {
+                    if let Some(row) = plan.move_task(*id, transition, &*tagger)? {
+                        update_task(tx, *id, row).await?;
+                    }
+                }
+                StateChange::ReviewBreakGlass(id, review) => review_break_glass(tx, *id, review, &*tagger).await?,
+                change => apply_change(tx, change, log.before, &*tagger).await?,
+            }
         }
-        if let Some(version) = plan.new_registry_version() {
-            seal_registry(tx, sealer, version).await?;
-        }
+        seal_changes(tx, sealer, &plan).await?;
     }
-    execute_rows(tx, sql::INSERT_TASKS, &plan.task_rows()?, "open tasks").await?;
+    execute_rows(tx, sql::INSERT_TASKS, &plan.task_rows(&*tagger)?, "open tasks").await?;
     execute_rows(tx, sql::INSERT_TASK_RESOURCES, &plan.task_resource_rows(), "open tasks").await?;
-    execute_rows(tx, sql::INSERT_TOKENS, &plan.token_rows()?, "record tokens").await?;
-    execute_rows(tx, sql::STORE_RESPONSES, &plan.idempotency_rows(), "store a response").await?;
+    execute_rows(tx, sql::INSERT_TOKENS, &plan.token_rows(&*tagger)?, "record tokens").await?;
+    execute_rows(tx, sql::STORE_RESPONSES, &plan.idempotency_rows(&*tagger)?, "store a response").await?;
     append_audit(tx, sealer, writer, &plan).await?;
     Ok((plan.outcomes()?, TxEnd::Commit))
 }
 
 /// Reads the rows that the batch's guards depend on, and takes the keys and guards that are free.
-async fn query_guards(tx: &mut SqliteConnection, needed: &GuardQuery) -> Result<GuardState, Outage> {
+async fn query_guards(
+    tx: &mut SqliteConnection,
+    needed: &GuardQuery,
+    sealer: &dyn StoreSealer,
+) -> Result<GuardState, Outage> {
     let mut found = GuardState::default();
     if needed.needs_versions {
         let versions = query_as(sql::LOCK_VERSIONS);
@@ -111,7 +123,9 @@ async fn query_guards(tx: &mut SqliteConnection, needed: &GuardQuery) -> Result<
             .collect::<Vec<_>>();
         if !taken_before.is_empty() {
             let earlier = query_as(sql::EARLIER_RESPONSES).bind(to_json::<IdempotencyRow>(&taken_before)?);
-            found.earlier_responses = earlier.fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+            let earlier: Vec<Tagged<IdempotencyRow>> =
+                earlier.fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+            found.earlier_responses = earlier.into_iter().map(|row| row.verify(sealer)).collect::<Result<_, _>>()?;
         }
     }
     if !needed.replay_guards.is_empty() {
@@ -120,7 +134,7 @@ async fn query_guards(tx: &mut SqliteConnection, needed: &GuardQuery) -> Result<
     }
     if !needed.tasks.is_empty() {
         let lock = query_as(sql::LOCK_TASKS).bind(to_json(&needed.tasks)?);
-        found.task_versions = lock.fetch_all(&mut *tx).await.map_err(Outage::during("look up tasks"))?;
+        found.tasks = lock.fetch_all(&mut *tx).await.map_err(Outage::during("look up tasks"))?;
     }
     for (key, now) in &needed.grants_to_count {
         let Requester { issuer, subject } = &key.requester;
@@ -162,7 +176,7 @@ async fn append_audit(
         head = chain_head(tx, writer).await?;
     }
     let mut head = head.unwrap_or_else(Head::empty);
-    let (rows, actors) = AuditRecordRow::link(writer, &mut head, plan.audit_records(), sealer.get()?)?;
+    let (rows, actors) = AuditRecordRow::link(writer, &mut head, plan.audit_records(), &*sealer.get()?)?;
     execute_rows(tx, sql::INSERT_AUDIT, &rows, operation).await?;
     execute_rows(tx, sql::INSERT_AUDIT_AGENTS, &actors, operation).await?;
     let update = query(sql::UPDATE_WRITER).bind(writer.0.to_string()).bind(to_i64(head.n)).bind(head.hash);
@@ -176,18 +190,67 @@ async fn chain_head(tx: &mut SqliteConnection, writer: WriterId) -> Result<Optio
     row.map(|row| row.read().map(|(_, head)| head)).transpose()
 }
 
-/// Seals the registry as this batch leaves it. The lock on the versions keeps others from changing
-/// it until the commit.
-async fn seal_registry(tx: &mut SqliteConnection, sealer: &SealerCell, version: u64) -> Result<(), Outage> {
-    let operation = "seal the registry";
-    let rows = read::read_registry_rows(tx).await.map_err(Outage::during(operation))?;
-    let seal = sealer.get()?.seal_registry(version, &rows.digest()?)?;
-    query(sql::SEAL_REGISTRY).bind(seal).execute(tx).await.map_err(Outage::during(operation))?;
+/// Appends the entries to the log, and sets its head.
+async fn append_log(tx: &mut SqliteConnection, log: &LogContinuation) -> Result<(), Outage> {
+    execute_rows(tx, sql::INSERT_LOG, &log.rows, OP_APPEND).await?;
+    if let Some(head) = &log.head {
+        let LogHeadRow { seq: _, link, registry_version, keys_version } = head.unverified();
+        let set = query(sql::SET_LOG_HEAD).bind(link).bind(registry_version).bind(keys_version).bind(head.tag());
+        set.execute(tx).await.map_err(Outage::during(OP_APPEND))?;
+    }
+    Ok(())
+}
+
+/// Verifies what this batch will seal anew: a new seal must not vouch for rows that were changed
+/// outside this program.
+async fn verify_sealed(tx: &mut SqliteConnection, sealer: &SealerCell, plan: &BatchPlan<'_>) -> Result<(), Outage> {
+    if plan.seals_new_store() {
+        return Ok(());
+    }
+    if plan.changes_registry() {
+        read::read_registry(tx, sealer).await?;
+    }
+    if plan.changes_keys() {
+        sealer.get()?.verify_keys(&read::read_keys(tx).await?)?;
+    }
+    Ok(())
+}
+
+/// Seals the registry and the keys as this batch leaves them. The lock on the versions keeps others
+/// from changing them until the commit.
+async fn seal_changes(tx: &mut SqliteConnection, sealer: &SealerCell, plan: &BatchPlan<'_>) -> Result<(), Outage> {
+    if plan.changes_registry() || plan.seals_new_store() {
+        let operation = "seal the registry";
+        let rows = read::read_registry_rows(tx).await.map_err(Outage::during(operation))?;
+        let versions: Vec<VersionRow> =
+            query_as(sql::VERSIONS).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+        let version = VersionRow::find(&versions, REGISTRY_VERSION)?;
+        set_seal(tx, REGISTRY_VERSION, sealer.get()?.seal_registry(version, &rows.digest()?)?).await?;
+    }
+    if plan.changes_keys() || plan.seals_new_store() {
+        seal_keys(tx, sealer).await?;
+    }
+    Ok(())
+}
+
+async fn seal_keys(tx: &mut SqliteConnection, sealer: &SealerCell) -> Result<(), Outage> {
+    let seal = sealer.get()?.seal_keys(&read::read_keys(tx).await?)?;
+    set_seal(tx, KEYS_VERSION, seal).await
+}
+
+async fn set_seal(tx: &mut SqliteConnection, name: &str, seal: String) -> Result<(), Outage> {
+    let set = query(sql::SET_SEAL).bind(name).bind(seal);
+    set.execute(tx).await.map_err(Outage::during("seal what was changed"))?;
     Ok(())
 }
 
 /// Applies one state change. `head` is the head of the log before this batch.
-async fn apply_change(tx: &mut SqliteConnection, change: &StateChange, head: LogPosition) -> Result<(), Outage> {
+async fn apply_change(
+    tx: &mut SqliteConnection,
+    change: &StateChange,
+    head: LogPosition,
+    sealer: &dyn StoreSealer,
+) -> Result<(), Outage> {
     let done = match change {
         StateChange::PutObject(entry) => {
             let row = ObjectRow::new(entry, head)?;
@@ -224,11 +287,10 @@ async fn apply_change(tx: &mut SqliteConnection, change: &StateChange, head: Log
             let put = query(sql::PUT_SEALED_KEY).bind(key.name.purpose.as_str()).bind(to_i64(key.name.epoch));
             put.bind(key.created_at.unix()).bind(&key.sealed[..]).execute(tx).await
         }
-        StateChange::SealNewRegistry(seal) => query(sql::SEAL_NEW_REGISTRY).bind(seal).execute(tx).await,
         StateChange::PutCheckpoint(checkpoint) => {
             query(sql::PUT_CHECKPOINT).bind(to_i64(checkpoint.number)).bind(&checkpoint.text).execute(tx).await
         }
-        StateChange::PutGrant(grant) => return put_grant(tx, grant).await,
+        StateChange::PutGrant(grant) => return put_grant(tx, grant, sealer).await,
         StateChange::RemoveGrant(id) => query(sql::REMOVE_GRANT).bind(id.to_string()).execute(tx).await,
         StateChange::PutTool(record) => {
             let row = ToolRow::new(record);
@@ -241,15 +303,12 @@ async fn apply_change(tx: &mut SqliteConnection, change: &StateChange, head: Log
         }
         StateChange::ClearTools(resource) => query(sql::REMOVE_TOOLS).bind(resource.as_str()).execute(tx).await,
         StateChange::PutBreakGlass(break_glass) => {
-            put_grant(&mut *tx, &break_glass.grant).await?;
-            let row = GrantRow::new(&break_glass.grant)?;
+            put_grant(&mut *tx, &break_glass.grant, sealer).await?;
+            let tagged = Tagged::new(BreakGlassRow::new(break_glass)?, sealer)?;
+            let (row, tag) = (tagged.unverified().clone(), tagged.tag());
             let put = query(sql::PUT_BREAK_GLASS).bind(break_glass.grant.id.to_string()).bind(row.requester_issuer);
             let put = put.bind(row.requester_subject).bind(row.agent).bind(row.authority).bind(row.until);
-            put.bind(row.actor).bind(row.occurred_at).bind(break_glass.reason.as_str()).execute(tx).await
-        }
-        StateChange::ReviewBreakGlass(id, review) => {
-            let put = query(sql::REVIEW_BREAK_GLASS).bind(id.to_string()).bind(&review.by).bind(review.at.unix());
-            put.bind(review.note.as_str()).execute(tx).await
+            put.bind(row.actor).bind(row.occurred_at).bind(row.reason).bind(tag).execute(tx).await
         }
         StateChange::Block(one) => {
             let row = BlockRow::new(one);
@@ -265,25 +324,47 @@ async fn apply_change(tx: &mut SqliteConnection, change: &StateChange, head: Log
             let record = query(sql::RECORD_FILE).bind(row.number).bind(row.digest).bind(row.generation);
             record.bind(row.actor).bind(row.occurred_at).execute(tx).await
         }
-        StateChange::TransitionTask(id, transition) => {
-            let json = transition_json(transition)?;
-            query(sql::TRANSITION_TASK)
-                .bind(id.to_string())
-                .bind(transition.state.as_str())
-                .bind(json)
-                .execute(tx)
-                .await
+        // The caller applies the first two, which need the stored row, and seals the store when all
+        // changes are applied.
+        StateChange::TransitionTask(..) | StateChange::ReviewBreakGlass(..) | StateChange::SealNewStore => {
+            return Ok(());
         }
     };
     done.map_err(Outage::during("apply a state change"))?;
     Ok(())
 }
 
-async fn put_grant(tx: &mut SqliteConnection, grant: &Grant) -> Result<(), Outage> {
-    let row = GrantRow::new(grant)?;
+async fn put_grant(tx: &mut SqliteConnection, grant: &Grant, sealer: &dyn StoreSealer) -> Result<(), Outage> {
+    let tagged = Tagged::new(GrantRow::new(grant)?, sealer)?;
+    let (row, tag) = (tagged.unverified().clone(), tagged.tag());
     let put = query(sql::PUT_GRANT).bind(grant.id.to_string()).bind(row.requester_issuer).bind(row.requester_subject);
     let put = put.bind(row.agent).bind(row.authority).bind(row.until).bind(row.actor).bind(row.occurred_at);
-    put.bind(row.break_glass).execute(tx).await.map_err(Outage::during("record a grant"))?;
+    let put = put.bind(row.break_glass).bind(tag);
+    put.execute(tx).await.map_err(Outage::during("record a grant"))?;
+    Ok(())
+}
+
+async fn update_task(tx: &mut SqliteConnection, id: TaskId, task: &Tagged<TaskRow>) -> Result<(), Outage> {
+    let TaskRow { state, version, last_transition, .. } = task.unverified();
+    let update = query(sql::TRANSITION_TASK).bind(id.to_string()).bind(state).bind(version).bind(last_transition);
+    update.bind(task.tag()).execute(tx).await.map_err(Outage::during("move a task to another state"))?;
+    Ok(())
+}
+
+async fn review_break_glass(
+    tx: &mut SqliteConnection,
+    id: GrantId,
+    review: &Review,
+    sealer: &dyn StoreSealer,
+) -> Result<(), Outage> {
+    let operation = "record a review";
+    let find = query_as(sql::FIND_BREAK_GLASS).bind(id.to_string());
+    let row: Option<Tagged<BreakGlassRow>> = find.fetch_optional(&mut *tx).await.map_err(Outage::during(operation))?;
+    let Some(row) = row else { return Ok(()) };
+    let row = Tagged::new(row.verify(sealer)?.after_review(review), sealer)?;
+    let put = query(sql::REVIEW_BREAK_GLASS).bind(id.to_string()).bind(&review.by).bind(review.at.unix());
+    let put = put.bind(review.note.as_str()).bind(row.tag());
+    put.execute(tx).await.map_err(Outage::during(operation))?;
     Ok(())
 }
 
@@ -300,16 +381,37 @@ async fn execute_rows<T: serde::Serialize>(
     Ok(())
 }
 
-pub(super) async fn collect_garbage(lane: &Lane, now: Timestamp) -> Result<GcStats, Outage> {
+pub(super) async fn collect_garbage(lane: &Lane, sealer: &SealerCell, now: Timestamp) -> Result<GcStats, Outage> {
     Ok(GcStats {
         replay_guards: delete_expired(lane, sql::DELETE_EXPIRED_REPLAY_GUARDS, now).await?,
         idempotency_records: delete_expired(lane, sql::DELETE_EXPIRED_IDEMPOTENCY_KEYS, now).await?,
-        signing_keys: delete_expired(lane, sql::DELETE_EXPIRED_SIGNING_KEYS, now).await?,
+        signing_keys: on!(lane, delete_expired_keys(sealer, now))?,
         // A shard that is created anew would allocate indexes twice, so it is deleted long after
         // its end.
         status_shards: delete_expired(lane, sql::DELETE_EXPIRED_STATUS_SHARDS, now.saturating_sub(SHARD_RETENTION))
             .await?,
     })
+}
+
+/// Deletes the signing keys that are not published any more, and seals the others.
+async fn delete_expired_keys(
+    connection: &mut SqliteConnection,
+    sealer: &SealerCell,
+    now: Timestamp,
+) -> Result<u64, Outage> {
+    let operation = "delete expired signing keys";
+    let has_expired = query_scalar::<_, bool>(sql::HAS_EXPIRED_SIGNING_KEYS).bind(now.unix());
+    if !has_expired.fetch_one(&mut *connection).await.map_err(Outage::during(operation))? {
+        return Ok(0);
+    }
+    let mut tx = connection.begin_with(sql::BEGIN).await.map_err(Outage::during(operation))?;
+    query(sql::LOCK_VERSIONS).execute(&mut *tx).await.map_err(Outage::during(operation))?;
+    sealer.get()?.verify_keys(&read::read_keys(&mut tx).await?)?;
+    let deleted = query(sql::DELETE_EXPIRED_SIGNING_KEYS).bind(now.unix()).execute(&mut *tx).await;
+    let deleted = deleted.map_err(Outage::during(operation))?.rows_affected();
+    seal_keys(&mut tx, sealer).await?;
+    tx.commit().await.map_err(Outage::during(operation))?;
+    Ok(deleted)
 }
 
 /// Deletes rows part by part. The connection is free for other calls between two parts.

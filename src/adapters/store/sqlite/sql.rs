@@ -22,7 +22,7 @@ pub(super) fn is_data_error_code(code: &str) -> bool {
 macro_rules! tasks_in_state {
     ($state:literal, $first:literal, $if_state:literal) => {
         concat!(
-            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev FROM tasks WHERE ",
+            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev, tag FROM tasks WHERE ",
             $first,
             "state = '",
             $state,
@@ -62,7 +62,7 @@ macro_rules! tasks_where {
 macro_rules! tasks_at_resource {
     ($first:literal) => {
         concat!(
-            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev FROM task_resources AS r CROSS JOIN tasks ON tasks.id = r.task WHERE ",
+            "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev, tag FROM task_resources AS r CROSS JOIN tasks ON tasks.id = r.task WHERE ",
             $first,
             "r.resource = ?9 AND (?4 IS NULL OR state = ?4)
              AND (?1 IS NULL OR (r.issuer = ?1 AND r.subject = ?2)) AND (?3 IS NULL OR r.agent = ?3)
@@ -75,7 +75,7 @@ macro_rules! tasks_at_resource {
 macro_rules! tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE ",
+            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session, tag FROM tokens WHERE ",
             $first,
             "(?1 IS NULL OR task = ?1) AND (?2 IS NULL OR (requester_issuer = ?2 AND requester_subject = ?3))
              AND (?4 IS NULL OR client = ?4) AND (?5 IS NULL OR audience = ?5) AND (?6 IS NULL OR expires > ?6)
@@ -89,7 +89,7 @@ macro_rules! tokens_where {
 macro_rules! status_tokens_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE ",
+            "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session, tag FROM tokens WHERE ",
             $first,
             " AND status_shard IS NOT NULL AND expires > ?2 AND issued >= ?3 AND (issued, id) > (?4, ?5) ORDER BY issued, tokens.id LIMIT ?6"
         )
@@ -99,7 +99,7 @@ macro_rules! status_tokens_where {
 macro_rules! grants_where {
     ($first:literal) => {
         concat!(
-            "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants WHERE ",
+            "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass, tag FROM grants WHERE ",
             $first,
             "(?1 IS NULL OR (requester_issuer = ?1 AND requester_subject = ?2)) AND (?3 IS NULL OR agent = ?3)
              AND (occurred_at, id) < (?4, ?5) ORDER BY occurred_at DESC, grants.id DESC LIMIT ?6"
@@ -111,7 +111,7 @@ macro_rules! grants_where {
 macro_rules! break_glass_where {
     ($where:literal) => {
         concat!(
-            "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, true AS break_glass, reason,
+            "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, reason, tag,
              NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = break_glass.id) AS withdrawn, reviewed_by, reviewed_at, note
              FROM break_glass WHERE ",
             $where
@@ -178,47 +178,51 @@ statements! {
         SELECT value->>'digest', '', '', value->>'keep_until'
         FROM json_each(?1) WHERE true
         ON CONFLICT DO NOTHING RETURNING digest";
-    EARLIER_RESPONSES = "SELECT digest, fingerprint, response, seq, keep_until FROM idempotency_keys
+    EARLIER_RESPONSES = "SELECT digest, fingerprint, response, seq, keep_until, tag FROM idempotency_keys
         WHERE digest IN (SELECT value->>'digest' FROM json_each(?1))";
     RELEASE_IDEMPOTENCY_KEYS = "DELETE FROM idempotency_keys WHERE digest IN (SELECT value FROM json_each(?1))";
     TAKE_REPLAY_GUARDS = "INSERT INTO replay_guards (digest, keep_until)
         SELECT value->>'digest', value->>'keep_until'
         FROM json_each(?1) WHERE true
         ON CONFLICT DO NOTHING RETURNING digest";
-    LOCK_TASKS = "SELECT id, version FROM tasks WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY tasks.id";
+    LOCK_TASKS = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev, tag
+        FROM tasks WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY tasks.id";
     COUNT_GRANTS = "SELECT count(*) FROM grants WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3
         AND break_glass = ?4 AND until > ?5";
     RELEASE_REPLAY_GUARDS = "DELETE FROM replay_guards WHERE digest IN (SELECT value FROM json_each(?1))";
     UPDATE_VERSION = "UPDATE versions SET version = ?2 WHERE name = ?1";
-    SEAL_REGISTRY = "UPDATE versions SET seal = ?1 WHERE name = 'registry'";
-    SEAL_NEW_REGISTRY = "UPDATE versions SET seal = ?1 WHERE name = 'registry' AND version = 0";
+    SET_SEAL = "UPDATE versions SET seal = ?2 WHERE name = ?1";
 
     // ---- commit: writes ----
 
     /// One transaction writes at a time, so positions are in commit order.
-    ADVANCE_LOG_HEAD = "UPDATE log_head SET seq = seq + ?1 WHERE singleton = 1 RETURNING seq";
-    INSERT_LOG = "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version)
+    ///
+    /// Returns the head before it was advanced.
+    ADVANCE_LOG_HEAD = "UPDATE log_head SET seq = seq + ?1 WHERE singleton = 1
+        RETURNING seq - ?1 AS seq, link, registry_version, keys_version, tag";
+    SET_LOG_HEAD = "UPDATE log_head SET link = ?1, registry_version = ?2, keys_version = ?3, tag = ?4 WHERE singleton = 1";
+    INSERT_LOG = "INSERT INTO revocation_log (seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version, previous, tag)
         SELECT value->>'seq', value->>'verb', value->>'kind', value->>'key', value->>'reason', value->>'actor', value->>'occurred_at',
-            value->>'forget_after', value->>'min_version'
+            value->>'forget_after', value->>'min_version', value->>'previous', value->>'tag'
         FROM json_each(?1) WHERE true";
-    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev)
+    INSERT_TASKS = "INSERT INTO tasks (id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev, tag)
         SELECT value->>'id', value->>'requester_issuer', value->>'requester_subject', value->>'root_agent', value->>'purpose',
             value->>'authority', value->>'state', value->>'created', value->>'deadline', value->>'version', value->>'last_transition', value->>'grant_id',
-            value->>'rev'
+            value->>'rev', value->>'tag'
         FROM json_each(?1) WHERE true";
     INSERT_TASK_RESOURCES = "INSERT INTO task_resources (resource, opened, task, agent, issuer, subject)
         SELECT value->>'resource', value->>'opened', value->>'task', value->>'agent', value->>'issuer', value->>'subject'
         FROM json_each(?1) WHERE true";
     INSERT_TOKENS = "INSERT INTO tokens (id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage, authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index,
-            evidence, evidence_issued, evidence_expires, session)
+            evidence, evidence_issued, evidence_expires, session, tag)
         SELECT value->>'id', value->>'kind', value->>'task', value->>'requester_issuer', value->>'requester_subject',
             value->>'client', value->>'agents', value->>'audience', value->>'lineage', value->>'authority', value->>'issued',
             value->>'expires', value->>'rev', value->>'grant_id', value->>'break_glass', value->>'status_shard', value->>'status_index',
-            value->>'evidence', value->>'evidence_issued', value->>'evidence_expires', value->>'session'
+            value->>'evidence', value->>'evidence_issued', value->>'evidence_expires', value->>'session', value->>'tag'
         FROM json_each(?1) WHERE true";
-    STORE_RESPONSES = "UPDATE idempotency_keys AS i SET fingerprint = r.fingerprint, response = r.response, seq = r.seq, keep_until = r.keep_until
+    STORE_RESPONSES = "UPDATE idempotency_keys AS i SET fingerprint = r.fingerprint, response = r.response, seq = r.seq, keep_until = r.keep_until, tag = r.tag
         FROM (SELECT value->>'digest' AS digest, value->>'fingerprint' AS fingerprint, value->>'response' AS response, value->>'seq' AS seq,
-            value->>'keep_until' AS keep_until FROM json_each(?1)) AS r
+            value->>'keep_until' AS keep_until, value->>'tag' AS tag FROM json_each(?1)) AS r
         WHERE i.digest = r.digest";
     /// The head of the writer's chain. The write lock keeps it in place until this batch's records
     /// are appended.
@@ -252,18 +256,20 @@ statements! {
     PUT_SEALED_KEY = "INSERT INTO sealed_keys (purpose, epoch, created, sealed) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT (purpose, epoch) DO UPDATE SET sealed = excluded.sealed";
     PUT_CHECKPOINT = "INSERT INTO audit_checkpoints (number, jws) VALUES (?1, ?2)";
-    PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    PUT_GRANT = "INSERT INTO grants (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass, tag)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
     REMOVE_GRANT = "DELETE FROM grants WHERE id = ?1";
     REMOVE_GRANTS_TO_AGENT = "DELETE FROM grants WHERE agent = ?1";
     REMOVE_GRANTS_OF_ISSUER = "DELETE FROM grants WHERE requester_issuer = ?1";
-    PUT_BREAK_GLASS = "INSERT INTO break_glass (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, reason)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    REVIEW_BREAK_GLASS = "UPDATE break_glass SET reviewed_by = ?2, reviewed_at = ?3, note = ?4 WHERE id = ?1 AND reviewed_at IS NULL";
+    PUT_BREAK_GLASS = "INSERT INTO break_glass (id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, reason, tag)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    FIND_BREAK_GLASS = "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, reason, reviewed_by, reviewed_at, note, tag
+        FROM break_glass WHERE id = ?1";
+    REVIEW_BREAK_GLASS = "UPDATE break_glass SET reviewed_by = ?2, reviewed_at = ?3, note = ?4, tag = ?5 WHERE id = ?1 AND reviewed_at IS NULL";
     PUT_BLOCK = "INSERT INTO blocks (kind, id, block_kind, reason, actor, occurred_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
         ON CONFLICT (kind, id) DO UPDATE SET block_kind = excluded.block_kind, reason = excluded.reason, actor = excluded.actor, occurred_at = excluded.occurred_at";
     REMOVE_BLOCK = "DELETE FROM blocks WHERE kind = ?1 AND id = ?2";
-    TRANSITION_TASK = "UPDATE tasks SET state = ?2, version = version + 1, last_transition = ?3 WHERE id = ?1";
+    TRANSITION_TASK = "UPDATE tasks SET state = ?2, version = ?3, last_transition = ?4, tag = ?5 WHERE id = ?1";
 
     PUT_TOOL = "INSERT INTO tools (resource, tool, accepted, accepted_definition, accepted_at, accepted_by, observed, observed_definition, observed_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
@@ -275,9 +281,13 @@ statements! {
 
     // ---- reads ----
 
-    LOG_HEAD = "SELECT seq FROM log_head WHERE singleton = 1";
-    LOG_AFTER = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version FROM revocation_log
-        WHERE seq > ?1 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
+    LOG_HEAD = "SELECT seq, link, registry_version, keys_version, tag FROM log_head WHERE singleton = 1";
+    LOG_ANCHOR = "SELECT seq, link, hours, tag FROM log_anchor WHERE singleton = 1";
+    PUT_LOG_ANCHOR = "INSERT INTO log_anchor (singleton, seq, link, hours, tag) VALUES (1, ?1, ?2, ?3, ?4)
+        ON CONFLICT (singleton) DO UPDATE SET seq = excluded.seq, link = excluded.link, hours = excluded.hours, tag = excluded.tag
+        WHERE log_anchor.seq < excluded.seq";
+    LOG_AFTER = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version, previous, tag FROM revocation_log
+        WHERE seq > ?1 AND forget_after >= ?2 ORDER BY seq LIMIT ?3";
     /// Finds the hours in which the retention of an entry ends, then the first retained entry after
     /// a position, then the entries in a range from there. Each step uses the index by hour, so it
     /// reads no entry past its retention.
@@ -290,15 +300,15 @@ statements! {
             FROM hours WHERE hour IS NOT NULL),
         next_entry (position) AS MATERIALIZED (SELECT min((SELECT seq FROM revocation_log INDEXED BY revocation_log_by_hour
             WHERE forget_after / 3600 = hour AND seq > ?1 AND forget_after > ?2 ORDER BY seq LIMIT 1)) FROM hours)
-        SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version
+        SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version, previous, tag
         FROM next_entry CROSS JOIN hours CROSS JOIN revocation_log INDEXED BY revocation_log_by_hour
         WHERE forget_after / 3600 = hour AND seq >= position AND seq < position + ?4 AND forget_after > ?2 ORDER BY seq LIMIT ?3";
-    REVOCATIONS = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version FROM revocation_log
+    REVOCATIONS = "SELECT seq, verb, kind, key, reason, actor, occurred_at, forget_after, min_version, previous, tag FROM revocation_log
         WHERE seq < ?1 AND kind NOT IN ('evidence', 'registry', 'keys', 'configuration') ORDER BY seq DESC LIMIT ?2";
     VERSIONS = "SELECT name, version FROM versions";
     ISSUER = "SELECT issuer FROM deployment";
     APPLIED_FILES = "SELECT number, digest, generation, actor, occurred_at FROM applied_files ORDER BY number";
-    REGISTRY_SEAL = "SELECT seal FROM versions WHERE name = 'registry'";
+    SEAL = "SELECT seal FROM versions WHERE name = ?1";
     OBJECTS = "SELECT kind, id, body, owner, registered_seq FROM objects ORDER BY kind, id";
     SECRETS = "SELECT client, tag, owner FROM secrets";
     /// Only the digests, because the definitions may be long.
@@ -309,13 +319,13 @@ statements! {
     SIGNING_KEYS = "SELECT kid, algorithm, created, activates, retires, gone, public_jwk, sealed FROM signing_keys ORDER BY created, kid";
     SEALED_KEYS = "SELECT purpose, epoch, created, sealed FROM sealed_keys ORDER BY purpose, epoch";
     IS_UNUSED = "SELECT NOT EXISTS (SELECT 1 FROM objects) AND NOT EXISTS (SELECT 1 FROM signing_keys) AND NOT EXISTS (SELECT 1 FROM audit)";
-    TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
+    TASK = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev, tag
         FROM tasks WHERE id = ?1";
-    OVERDUE_TASKS = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
+    OVERDUE_TASKS = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev, tag
         FROM tasks INDEXED BY tasks_by_deadline WHERE state IN ('active', 'suspended') AND deadline <= ?1 ORDER BY deadline, tasks.id LIMIT ?2";
     LIVE_TASKS = "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE state IN ('active', 'suspended') LIMIT ?1) AS live";
     LIVE_TOKENS = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE issued >= ?2 AND expires > ?1 LIMIT ?3) AS live";
-    TASKS_WITHOUT_GRANT = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
+    TASKS_WITHOUT_GRANT = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev, tag
         FROM tasks WHERE grant_id IS NOT NULL AND state IN ('active', 'suspended')
             AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.id = tasks.grant_id) LIMIT ?1";
     /// Counts up to a limit. Parameters: agent, time, limit.
@@ -328,7 +338,7 @@ statements! {
     /// earliest issue, limit.
     LIVE_TOKENS_OF_TASK = "SELECT count(*) FROM (SELECT 1 FROM tokens WHERE task = ?1 AND expires > ?2
         AND issued >= ?3 LIMIT ?4) AS live_tokens";
-    ORPHANED_TASKS = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
+    ORPHANED_TASKS = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev, tag
         FROM tasks WHERE state IN ('active', 'suspended')
             AND (NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'agent' AND objects.id = tasks.root_agent AND objects.registered_seq <= tasks.rev)
                 OR NOT EXISTS (SELECT 1 FROM objects WHERE objects.kind = 'issuer' AND objects.id = tasks.requester_issuer AND objects.registered_seq <= tasks.rev))
@@ -338,7 +348,7 @@ statements! {
         AND (kind = 'requester' AND key = ?1 OR kind = 'agent' AND key = ?2 OR kind = 'issuer' AND key = ?3
             OR kind = 'delegation' AND key = ?4))";
     /// Without a recent entry, no task is read.
-    TASKS_OF_REVOKED_PARTIES = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev
+    TASKS_OF_REVOKED_PARTIES = "SELECT id, requester_issuer, requester_subject, root_agent, purpose, authority, state, created, deadline, version, last_transition, grant_id, rev, tag
         FROM tasks WHERE state IN ('active', 'suspended')
             AND EXISTS (SELECT 1 FROM revocation_log WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation') AND occurred_at >= ?1)
             AND (EXISTS (SELECT 1 FROM revocation_log WHERE verb = 'revoke' AND kind IN ('requester', 'agent', 'issuer', 'delegation')
@@ -358,7 +368,7 @@ statements! {
     TASKS_BY_RESOURCE_AND_REQUESTER = tasks_at_resource!("r.subject = ?2 AND r.issuer = ?1 AND ");
     TASKS_BY_RESOURCE_AND_AGENT = tasks_at_resource!("r.agent = ?3 AND ");
     TOKEN = "SELECT id, kind, task, requester_issuer, requester_subject, client, agents, audience, lineage,
-        authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session FROM tokens WHERE id = ?1";
+        authority, issued, expires, rev, grant_id, break_glass, status_shard, status_index, evidence, evidence_issued, evidence_expires, session, tag FROM tokens WHERE id = ?1";
     TOKENS = tokens_where!("");
     TOKENS_BY_TASK = tokens_where!("task = ?1 AND ");
     TOKENS_BY_REQUESTER = tokens_where!("requester_subject = ?3 AND requester_issuer = ?2 AND ");
@@ -392,9 +402,9 @@ statements! {
             FROM found WHERE found.session IS NOT NULL)
         SELECT session FROM found WHERE session IS NOT NULL";
     STATUS_SHARDS = "SELECT shard, allocated_blocks FROM status_shards WHERE shard > ?1 ORDER BY shard";
-    GRANT = "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants
+    GRANT = "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass, tag FROM grants
         WHERE id = ?1";
-    LIVE_GRANTS = "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass FROM grants
+    LIVE_GRANTS = "SELECT id, requester_issuer, requester_subject, agent, authority, until, actor, occurred_at, break_glass, tag FROM grants
         WHERE requester_issuer = ?1 AND requester_subject = ?2 AND agent = ?3 AND until > ?4
         ORDER BY until DESC, grants.id DESC LIMIT ?5";
     GRANTS = grants_where!("");
@@ -406,7 +416,7 @@ statements! {
         break_glass_where!("reviewed_at IS NULL AND (occurred_at, id) < (?1, ?2) ORDER BY occurred_at DESC, break_glass.id DESC LIMIT ?3");
     BREAK_GLASS_REVIEWED =
         break_glass_where!("reviewed_at IS NOT NULL AND (occurred_at, id) < (?1, ?2) ORDER BY occurred_at DESC, break_glass.id DESC LIMIT ?3");
-    IDEMPOTENT_RESPONSE = "SELECT digest, fingerprint, response, seq, keep_until FROM idempotency_keys WHERE digest = ?1";
+    IDEMPOTENT_RESPONSE = "SELECT digest, fingerprint, response, seq, keep_until, tag FROM idempotency_keys WHERE digest = ?1";
     AUDIT = audit_where!("");
     AUDIT_BY_REQUEST = audit_where!("request_id = ?1 AND ");
     AUDIT_BY_TOKEN = audit_where!("token = ?2 AND ");
@@ -450,8 +460,8 @@ statements! {
         (SELECT digest FROM replay_guards WHERE keep_until <= ?1 LIMIT 10000)";
     DELETE_EXPIRED_IDEMPOTENCY_KEYS = "DELETE FROM idempotency_keys WHERE digest IN
         (SELECT digest FROM idempotency_keys WHERE keep_until <= ?1 LIMIT 10000)";
-    DELETE_EXPIRED_SIGNING_KEYS = "DELETE FROM signing_keys WHERE kid IN
-        (SELECT kid FROM signing_keys WHERE gone <= ?1 LIMIT 10000)";
+    HAS_EXPIRED_SIGNING_KEYS = "SELECT EXISTS (SELECT 1 FROM signing_keys WHERE gone <= ?1)";
+    DELETE_EXPIRED_SIGNING_KEYS = "DELETE FROM signing_keys WHERE gone <= ?1";
     DELETE_EXPIRED_STATUS_SHARDS = "DELETE FROM status_shards WHERE shard IN
         (SELECT shard FROM status_shards WHERE shard <= ?1 LIMIT 10000)";
 }

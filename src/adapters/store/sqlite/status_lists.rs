@@ -4,9 +4,12 @@ use sqlx::{Connection, SqliteConnection, query_as, query_scalar};
 
 use super::sql;
 use crate::{
-    adapters::store::rows::{ShardRow, TokenRow, to_json},
+    adapters::store::{
+        rows::{ShardRow, Tagged, TokenRow, read_indexed_token, to_json},
+        store_sealer::SealerCell,
+    },
     domain::{settings::TOKEN_LIFETIME_CAP, status_list::Shard, time::Timestamp},
-    ports::{Outage, TokenCursor, TokenRecord, TokenSelector},
+    ports::{IndexedToken, Outage, TokenCursor, TokenSelector},
 };
 
 pub(super) async fn allocate_block(connection: &mut SqliteConnection, shard: Shard) -> Result<u64, Outage> {
@@ -29,11 +32,12 @@ pub(super) async fn list_shards(
 
 pub(super) async fn list_tokens_with_status(
     connection: &mut SqliteConnection,
+    sealer: &SealerCell,
     selector: &TokenSelector,
     alive_at: Timestamp,
     after: TokenCursor,
     limit: u32,
-) -> Result<Vec<TokenRecord>, Outage> {
+) -> Result<Vec<IndexedToken>, Outage> {
     let (statement, keys) = match selector {
         TokenSelector::Tokens(ids) => (sql::STATUS_TOKENS_BY_TOKEN, to_json(ids)),
         TokenSelector::Tasks(ids) => (sql::STATUS_TOKENS_BY_TASK, to_json(ids)),
@@ -43,7 +47,7 @@ pub(super) async fn list_tokens_with_status(
         TokenSelector::Audiences(texts) => (sql::STATUS_TOKENS_BY_AUDIENCE, to_json(texts)),
         TokenSelector::Issuers(urls) => (sql::STATUS_TOKENS_BY_ISSUER, to_json(urls)),
     };
-    let query = query_as::<_, TokenRow>(statement)
+    let query = query_as::<_, Tagged<TokenRow>>(statement)
         .bind(keys?)
         .bind(alive_at.unix())
         .bind(alive_at.saturating_sub(TOKEN_LIFETIME_CAP).unix())
@@ -52,5 +56,6 @@ pub(super) async fn list_tokens_with_status(
         .bind(i64::from(limit));
     let rows =
         query.fetch_all(&mut *connection).await.map_err(Outage::during("list tokens with a status list index"))?;
-    rows.into_iter().map(TokenRow::read).collect()
+    let sealer = sealer.get()?;
+    rows.into_iter().map(|row| read_indexed_token(row, &*sealer)).collect()
 }
