@@ -180,6 +180,7 @@ impl Application {
             },
             admission: config.admission,
             quotas: config.quotas,
+            retention: config.retention,
             lists_per_client: usize::try_from(config.requests.lists_per_client).unwrap_or(usize::MAX),
             lease: LeaseSettings {
                 replica_name: config.replicas.name.clone().unwrap_or_else(host_name),
@@ -258,6 +259,7 @@ impl Application {
             four_eyes: config.four_eyes,
             admission: config.admission,
             quotas: config.quotas,
+            retention: config.retention,
             consent_uri: config.consent_uri.as_ref().map(ToString::to_string),
             introspection_audit: config.audit.introspections,
             evaluation_audit: config.audit.evaluations,

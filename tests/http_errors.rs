@@ -22,7 +22,7 @@ use errand::{
     app::{CommitQueueLimits, LeaseSettings, Ports, RequestContext, Service, Settings, SubscriberLimits},
     domain::{
         audit::{
-            EvaluationAuditMode, Head, IntrospectionAuditMode, Seal, WriterId,
+            EvaluationAuditMode, Head, IntrospectionAuditMode, Seal, SearchColumns, WriterId,
             checkpoint::{RegistryState, SignedCheckpoint},
         },
         configuration::ConfigurationHistory,
@@ -46,7 +46,7 @@ use errand::{
         revocation::{LinkedEntry, LogAnchor, LogEntry, LogPosition, evidence::EvidenceDigest},
         sealed_key::StoredSealedKey,
         secret::{Pepper, Secret},
-        settings::{AdmissionLimits, MemoryLimits, Quotas, TaskLimits, TokenLimits},
+        settings::{AdmissionLimits, MemoryLimits, Quotas, Retention, RetentionCutoffs, TaskLimits, TokenLimits},
         status_list::{Shard, StatusListSettings},
         task::{Requester, Task},
         time::Timestamp,
@@ -57,10 +57,10 @@ use errand::{
         AuditFilter, AuditKeys, AuditRow, AuditState, AuditStore, ChangeListener, Clock, CommitError,
         ConfigurationStore, Entropy, EvidenceSelector, FetchCaller, GcStats, GrantFilter, GrantStore, IndexedToken,
         KeyStore, ListError, ListingProblem, LiveCounts, LogStore, MaintenanceStore, McpServers, Outage, Page,
-        PageRequest, QuotaStore, RegistryStore, ReplicaStore, SeenEvidence, SignatureError, Signer, StatusListStore,
-        StoredKey, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter, TokenRecord,
-        TokenSelector, TokenStore, ToolListing, ToolListingError, TrustedKeys, VerifiedToken, WriteOutcome, WriteSet,
-        WriteStore,
+        PageRequest, QuotaStore, RegistryStore, ReplicaStore, RequesterRows, SeenEvidence, SignatureError, Signer,
+        StatusListStore, StoredKey, StoredKeys, StoredRegistry, TaskFilter, TaskStore, TokenCursor, TokenFilter,
+        TokenRecord, TokenSelector, TokenStore, ToolListing, ToolListingError, TrustedKeys, VerifiedToken,
+        WriteOutcome, WriteSet, WriteStore,
     },
 };
 use http_body_util::BodyExt;
@@ -412,6 +412,7 @@ fn service(behavior: StoreBehavior) -> Service {
         commit_queue: CommitQueueLimits { standard: 16, reserved: 16, audit: 16, max_batch: 16 },
         admission: AdmissionLimits::default(),
         quotas: Quotas::default(),
+        retention: Retention::default(),
         lists_per_client: 2,
         lease: LeaseSettings {
             replica_name: "http".into(),
@@ -791,6 +792,14 @@ impl AuditStore for StoreBehavior {
         self.get(Vec::new()).await
     }
 
+    async fn replace_personal_values(&self, _: WriterId, _: u64, _: &str, _: &SearchColumns) -> Result<(), Outage> {
+        self.get(()).await
+    }
+
+    async fn delete_audit_records(&self, _: WriterId, _: u64, _: u32) -> Result<u64, Outage> {
+        self.get(0).await
+    }
+
     async fn list_checkpoints(&self, page: &PageRequest) -> Result<Page<SignedCheckpoint>, ListError> {
         self.page(page).await
     }
@@ -838,8 +847,16 @@ impl StatusListStore for StoreBehavior {
 
 #[async_trait]
 impl MaintenanceStore for StoreBehavior {
-    async fn collect_garbage(&self, _: Timestamp) -> Result<GcStats, Outage> {
+    async fn collect_garbage(&self, _: Timestamp, _: &RetentionCutoffs) -> Result<GcStats, Outage> {
         self.get(GcStats::default()).await
+    }
+
+    async fn delete_requester_rows(&self, _: &Requester, _: Timestamp) -> Result<RequesterRows, Outage> {
+        self.get(RequesterRows::default()).await
+    }
+
+    async fn count_requester_rows(&self, _: &Requester) -> Result<RequesterRows, Outage> {
+        self.get(RequesterRows::default()).await
     }
 
     async fn ping(&self) -> Result<(), Outage> {

@@ -114,6 +114,7 @@ CREATE TABLE task_resources (
     subject text COLLATE "C" NOT NULL,
     PRIMARY KEY (resource, opened, task)
 );
+CREATE INDEX task_resources_by_task ON task_resources (task);
 CREATE INDEX task_resources_by_agent ON task_resources (agent, resource, opened, task);
 CREATE INDEX task_resources_by_requester ON task_resources (subject, issuer, resource, opened, task);
 

@@ -35,7 +35,7 @@ impl Service {
         self.end_tasks_without_grant(cx).await?;
         self.end_orphaned_tasks(cx).await?;
         self.end_tasks_of_revoked_parties(MAX_EXPIRY_ROUNDS, cx).await?;
-        let stats = self.store().collect_garbage(cx.now).await?;
+        let stats = self.store().collect_garbage(cx.now, &self.settings().retention.cutoffs(cx.now)).await?;
         self.inner.follower.advance_anchor(cx.now).await?;
         // Last: a metric must not keep anything from being removed. None replaces an old value.
         *self.inner.live.lock() = None;

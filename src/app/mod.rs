@@ -35,7 +35,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::timeout;
 
 pub use admission::Admitted;
-pub use audit::{AuditFinding, AuditReport, ExportLine, ExportedRecord, OfflineVerification};
+pub use audit::{
+    AuditFinding, AuditReport, ExportLine, ExportedRecord, ForgetReport, OfflineVerification, PruneError, PrunePlan,
+    VerifiedExport,
+};
 pub use auth::api_token::{ApiCaller, ApiToken};
 pub use auth::client::{AuthenticatedClient, Credentials, UnredeemedClient};
 pub use auth::requester::{Caller, RequesterCaller};
@@ -79,7 +82,7 @@ use crate::{
         keys::RotationSettings,
         replication::ReplicaId,
         secret::Pepper,
-        settings::{AdmissionLimits, MemoryLimits, Quotas, TaskLimits, TokenLimits},
+        settings::{AdmissionLimits, MemoryLimits, Quotas, Retention, TaskLimits, TokenLimits},
         status_list::StatusListSettings,
         time::Timestamp,
         uri::IssuerUrl,
@@ -137,6 +140,8 @@ pub struct Settings {
     pub admission: AdmissionLimits,
     /// How much of the store each party may use.
     pub quotas: Quotas,
+    /// How long rows are kept that no decision rests on any more.
+    pub retention: Retention,
     /// The number of lists that a client may read at the same time.
     pub lists_per_client: usize,
     /// The lease of this replica.
@@ -174,6 +179,8 @@ pub struct ReloadableLimits {
     pub admission: AdmissionLimits,
     /// How much of the store each party may use.
     pub quotas: Quotas,
+    /// How long rows are kept that no decision rests on any more.
+    pub retention: Retention,
     /// The page at which requesters consent to what agents need.
     pub consent_uri: Option<String>,
     /// Which introspections are recorded in the audit trail.
@@ -375,6 +382,7 @@ impl Service {
             four_eyes,
             admission,
             quotas,
+            retention,
             consent_uri,
             introspection_audit,
             evaluation_audit,
@@ -393,6 +401,7 @@ impl Service {
             evaluation_audit,
             admission,
             quotas,
+            retention,
             status_list,
             ..current
         });

@@ -10,11 +10,11 @@ use std::{
 use errand::{
     adapters::keyring::verify_checkpoint,
     app::{AuditReport, ExportLine, OfflineVerification},
-    domain::{audit::checkpoint::Checkpoint, jose::jwk::JwkSet},
+    domain::{audit::checkpoint::Checkpoint, jose::jwk::JwkSet, time::Timestamp},
 };
 use serde_json::Value;
 
-use super::{AuditVerifyArgs, CliError, ConfigArgs, print_line, runtime::with_application};
+use super::{ACTOR, AuditPruneArgs, AuditVerifyArgs, CliError, ConfigArgs, print_line, runtime::with_application};
 
 pub(super) fn verify(args: AuditVerifyArgs) -> Result<(), CliError> {
     let AuditVerifyArgs { config, dev, export, checkpoints, keys } = args;
@@ -41,6 +41,16 @@ fn verify_store(config_args: &ConfigArgs, kept: Vec<String>) -> Result<(), CliEr
 
 /// Verifies an export with public keys alone.
 fn verify_export(export: &Path, keys: &JwkSet, kept: &[String]) -> Result<(), CliError> {
+    print_report(&read_export(export, keys, kept)?.finish())?;
+    print_line("message authentication codes are not part of an export; the server verifies them")
+}
+
+/// Verifies every line of an export.
+fn read_export<'a>(
+    export: &Path,
+    keys: &'a JwkSet,
+    kept: &[String],
+) -> Result<OfflineVerification<impl Fn(&str) -> Option<Vec<u8>> + use<'a>>, CliError> {
     let mut verification = OfflineVerification::new(|text: &str| verify_checkpoint(keys, text), kept);
     let file = fs::File::open(export).map_err(cannot_read(export))?;
     for (n, line) in (1..).zip(BufReader::new(file).lines()) {
@@ -54,8 +64,32 @@ fn verify_export(export: &Path, keys: &JwkSet, kept: &[String]) -> Result<(), Cl
         });
         verification.add(&parsed?);
     }
-    print_report(&verification.finish())?;
-    print_line("message authentication codes are not part of an export; the server verifies them")
+    Ok(verification)
+}
+
+/// Deletes records that an export contains.
+pub(super) fn prune(args: AuditPruneArgs) -> Result<(), CliError> {
+    let AuditPruneArgs { config_args, before, export, yes } = args;
+    let before = Timestamp::parse_rfc3339(&before)
+        .ok_or_else(|| CliError::new("`--before` must be a time of RFC 3339, such as 2026-01-31T00:00:00Z"))?;
+    with_application(&config_args, |application| async move {
+        let service = &application.service;
+        let exported = read_export(&export, &service.checkpoint_jwks(), &[])?.finish_complete();
+        let exported = exported.map_err(|report| {
+            let finding = report.findings.first().map(ToString::to_string).unwrap_or_default();
+            CliError::new(format!("{}: not a complete export of this audit trail: {finding}", export.display()))
+        })?;
+        let context = application.system_context()?;
+        let plan = service.plan_prune(before, &exported, &context).await?;
+        print_line(format!("{} records in {} chains are older and in the export", plan.records, plan.chains))?;
+        if !yes {
+            service.shutdown().await;
+            return print_line("nothing was deleted; `--yes` deletes them");
+        }
+        let deleted = service.prune_audit(&plan, ACTOR, &context).await?;
+        service.shutdown().await;
+        print_line(format!("{deleted} records were deleted; keep {} for as long as you need them", export.display()))
+    })
 }
 
 /// Verifies checkpoints alone, and shows what they state.
@@ -92,7 +126,16 @@ fn print_report(report: &AuditReport) -> Result<(), CliError> {
         print_line(finding.to_string())?;
     }
     let AuditReport { records, chains, checkpoints, uncovered_records, removed_values, .. } = report;
+    for (writer, n) in &report.pruned {
+        print_line(format!("chain {}: records 1 to {n} were pruned", writer.0))?;
+    }
     print_line(format!("{records} records in {chains} chains; checkpoints: {checkpoints}"))?;
+    if report.pruned_records > 0 {
+        print_line(format!(
+            "{} records were pruned, as a signed checkpoint states; an export from before that has them",
+            report.pruned_records
+        ))?;
+    }
     if *removed_values > 0 {
         print_line(format!("{removed_values} personal values were removed; their digests are intact"))?;
     }

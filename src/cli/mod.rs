@@ -6,6 +6,7 @@ mod audit;
 mod check_config;
 mod config;
 mod dev;
+mod forget;
 mod issuers;
 mod keys;
 mod log;
@@ -73,9 +74,11 @@ enum Command {
     /// Bootstrap the administration.
     #[command(subcommand)]
     Admin(AdminCommand),
-    /// Verify or export the audit trail.
+    /// Verify, export or prune the audit trail.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Remove what is stored about a person. Shows the effect unless --yes is given.
+    ForgetPerson(ForgetArgs),
     /// Inspect tasks.
     #[command(subcommand)]
     Task(TaskCommand),
@@ -278,10 +281,44 @@ enum AuditCommand {
     Verify(AuditVerifyArgs),
     /// Write the checkpoints and every record as lines of JSON, and a new checkpoint at the end.
     Export(ConfigArgs),
+    /// Delete old records that an export contains; needs the rights of the role that migrates.
+    Prune(AuditPruneArgs),
     /// Sign a checkpoint, and print it.
     Checkpoint(ConfigArgs),
     /// Print the public keys of checkpoints, as a JWK set.
     Keys(ConfigArgs),
+}
+
+/// Selects a person.
+#[derive(Debug, Args)]
+struct ForgetArgs {
+    #[command(flatten)]
+    config_args: ConfigArgs,
+    /// Issuer of the person's identity provider.
+    #[arg(long, value_name = "URL")]
+    issuer: String,
+    /// Subject of the person, with the prefix that the issuer is registered with.
+    #[arg(long, value_name = "TEXT")]
+    subject: String,
+    /// Do it, instead of showing the effect.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Selects the records to delete.
+#[derive(Debug, Args)]
+struct AuditPruneArgs {
+    #[command(flatten)]
+    config_args: ConfigArgs,
+    /// Delete the records before this time, such as 2026-01-31T00:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    before: String,
+    /// Export that contains the records. Keep it with its checkpoint.
+    #[arg(long, value_name = "FILE")]
+    export: PathBuf,
+    /// Do it, instead of showing the effect.
+    #[arg(long)]
+    yes: bool,
 }
 
 /// Selects what is verified, and with which keys.
@@ -506,6 +543,8 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Command::Admin(AdminCommand::Token(config_args)) => admin::issue_token(&config_args),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(args),
         Command::Audit(AuditCommand::Export(config_args)) => audit::export(&config_args),
+        Command::ForgetPerson(args) => forget::forget(args),
+        Command::Audit(AuditCommand::Prune(args)) => audit::prune(args),
         Command::Audit(AuditCommand::Checkpoint(config_args)) => audit::sign_checkpoint(&config_args),
         Command::Audit(AuditCommand::Keys(config_args)) => audit::print_keys(&config_args),
         Command::Task(TaskCommand::Trail { id, after, config_args }) => task::print_trail(&id, after, &config_args),

@@ -26,7 +26,7 @@ use crate::domain::{
     id::ClientId,
     registry::RegistryObject,
     secret::Secret,
-    settings::{AdmissionLimits, MemoryLimits, Quotas, TaskLimits, TokenLimits},
+    settings::{AdmissionLimits, MemoryLimits, Quotas, Retention, TaskLimits, TokenLimits},
     status_list::StatusListSettings,
     uri::IssuerUrl,
 };
@@ -97,6 +97,8 @@ pub struct Config {
     pub admission: AdmissionLimits,
     /// Quotas in the store.
     pub quotas: Quotas,
+    /// `[retention]`
+    pub retention: Retention,
     /// Lease and heartbeat of this replica.
     pub replicas: Replicas,
     /// Limits of in-memory caches.
@@ -169,6 +171,7 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
     let (admission, limits) = sections::limits::read_limits(&mut root);
     let requests = sections::requests::read_requests(&mut root);
     let quotas = sections::limits::read_quotas(&mut root);
+    let retention = sections::retention::read_retention(&mut root);
     let replicas = sections::replicas::read_replicas(&mut root, requests);
     let memory = sections::memory::read_memory(&mut root);
     let status_list = sections::status_list::read_status_list(&mut root);
@@ -196,6 +199,7 @@ fn parse_document(document: &Document<'_>) -> Option<Config> {
         requests,
         admission,
         quotas,
+        retention,
         replicas,
         memory,
         status_list,

@@ -29,6 +29,7 @@ pub fn keys_that_need_restart(running: &Config, read: &Config) -> Vec<&'static s
         requests,
         admission: _,
         quotas: _,
+        retention: _,
         replicas,
         memory,
         status_list,

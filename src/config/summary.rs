@@ -19,7 +19,7 @@ use crate::domain::{
             TrustedIssuer, UserMatcher, is_default_key_max_age, is_default_key_refresh,
         },
     },
-    settings::{AdmissionLimits, MemoryLimits, Quotas, RateLimit},
+    settings::{AdmissionLimits, MemoryLimits, Quotas, RateLimit, Retention},
     status_list::StatusListSettings,
     time::Lifetime,
     uri::is_loopback,
@@ -135,6 +135,7 @@ fn summarize_server(config: &Config, text: &mut Vec<String>) {
     );
     text.push(format_line("traces", traces));
     summarize_limits(config, text);
+    text.push(format_line("retention", summarize_retention(config)));
     let requests = &config.requests;
     let replicas = &config.replicas;
     let name = replicas.name.as_deref().unwrap_or("named after the host");
@@ -252,6 +253,15 @@ fn summarize_limits(config: &Config, text: &mut Vec<String>) {
              {live_tokens_per_task} live tokens of a task"
         ),
     ));
+}
+
+fn summarize_retention(config: &Config) -> String {
+    let Retention { tokens, tasks, idempotency, one_time_ids } = config.retention;
+    let [tokens, tasks, idempotency, one_time_ids] = [tokens, tasks, idempotency, one_time_ids].map(format_lifetime);
+    format!(
+        "records of tokens {tokens}, tasks {tasks}, idempotency keys {idempotency}, one-time ids {one_time_ids} after \
+         their end"
+    )
 }
 
 fn summarize_status_list(config: &Config) -> String {

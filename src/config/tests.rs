@@ -309,6 +309,7 @@ fn example_is_valid_and_states_defaults() {
       in progress     at most 512 token requests, 512 introspections, 512 evaluations, 128 revocations, 128 of self-service, 128 revocations by admins, 64 of administration, 256 documents
       each caller     exchange 100/s, burst 500, 64 in progress; introspection 5000/s, burst 10000, 256 in progress; evaluation 5000/s, burst 10000, 256 in progress; tasks 100/s, burst 500, 64 in progress; requester 20/s, burst 100, 16 in progress; admin 200/s, burst 1000, 64 in progress; feed 100/s, burst 500, 200 in progress
       quotas          10000 open tasks of an agent, 1000 of a requester, 1000 live tokens of a task
+      retention       records of tokens 90 d, tasks 90 d, idempotency keys 1 d, one-time ids 0 s after their end
       replicas        named after the host; lease 2000 ms, heartbeat every 500 ms
       requests        timeout 10 s, at most 1024 queued writes, 2 lists per client at a time
       memory          at most 32768 verified tokens and 128 MiB

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::Deserialize;
 
-use crate::domain::time::Lifetime;
+use crate::domain::time::{Lifetime, Timestamp};
 
 /// `[tokens]`: lifetimes and depths of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -160,6 +160,65 @@ impl Default for Quotas {
     }
 }
 
+/// `[retention]`: how long rows are kept that no decision rests on any more. Blocks, revocations
+/// and checkpoints are kept for good; the audit trail is pruned by command only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// How long the record of a token is kept after the token and the user token behind it have
+    /// expired, and its task has ended.
+    pub tokens: Lifetime,
+    /// How long a task is kept after its deadline. It outlives the records of its tokens.
+    pub tasks: Lifetime,
+    /// How long the response to an idempotency key is kept.
+    pub idempotency: Lifetime,
+    /// How long the record of a one-time id is kept after the id can no longer be presented.
+    pub one_time_ids: Lifetime,
+}
+
+/// The shortest retention of tokens and tasks: no task is open that long, so nothing can be derived
+/// from them.
+pub const MIN_RETENTION: Lifetime = TASK_LIFETIME_CAP.saturating_add(MAX_CLOCK_SKEW);
+/// The shortest retention of responses to idempotency keys, which clients rely on.
+pub const MIN_IDEMPOTENCY_RETENTION: Lifetime = Lifetime::hours(24);
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            tokens: Lifetime::hours(90 * 24),
+            tasks: Lifetime::hours(90 * 24),
+            idempotency: MIN_IDEMPOTENCY_RETENTION,
+            one_time_ids: Lifetime::seconds(0),
+        }
+    }
+}
+
+/// The times up to which rows are deleted, by kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetentionCutoffs {
+    /// Tokens: everything about them ended by then.
+    pub tokens: Timestamp,
+    /// Tasks: their deadline.
+    pub tasks: Timestamp,
+    /// Responses to idempotency keys: the end of the shortest retention.
+    pub idempotency: Timestamp,
+    /// One-time ids: the time until which they could be presented.
+    pub one_time_ids: Timestamp,
+}
+
+impl Retention {
+    /// Returns what may be deleted. No setting goes below the shortest retention.
+    #[must_use]
+    pub fn cutoffs(self, now: Timestamp) -> RetentionCutoffs {
+        let beyond_shortest = self.idempotency.as_seconds().saturating_sub(MIN_IDEMPOTENCY_RETENTION.as_seconds());
+        RetentionCutoffs {
+            tokens: now.saturating_sub(self.tokens.max(MIN_RETENTION)),
+            tasks: now.saturating_sub(self.tasks.max(MIN_RETENTION)),
+            idempotency: now.saturating_sub(Lifetime::seconds(beyond_shortest)),
+            one_time_ids: now.saturating_sub(self.one_time_ids),
+        }
+    }
+}
+
 /// Maximum size of a JWT (bytes).
 pub const MAX_JWT_BYTES: usize = 16 * 1024;
 /// Maximum size of a request body (bytes).
@@ -174,3 +233,27 @@ pub const MAX_PARAMETERS: usize = 64;
 pub const MAX_CONTEXT_BYTES: usize = 4 * 1024;
 /// Maximum nesting depth of `request_details` and `request_context`.
 pub const MAX_CONTEXT_DEPTH: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_deleted_before_its_shortest_retention() {
+        let now = Timestamp::from_unix(100_000_000);
+        let ago = |hours: i64| Timestamp::from_unix(now.unix() - hours * 3600);
+        for (hours, tokens, tasks, idempotency, one_time_ids) in
+            [(0, 25, 25, 0, 0), (24, 25, 25, 0, 24), (25, 25, 25, 1, 25), (100, 100, 100, 76, 100)]
+        {
+            let every = Lifetime::hours(hours);
+            let retention = Retention { tokens: every, tasks: every, idempotency: every, one_time_ids: every };
+            let want = RetentionCutoffs {
+                tokens: ago(tokens),
+                tasks: ago(tasks),
+                idempotency: ago(idempotency),
+                one_time_ids: ago(one_time_ids),
+            };
+            assert_eq!(retention.cutoffs(now), want, "{hours}");
+        }
+    }
+}

@@ -5,6 +5,12 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use errand::{
+    adapters::keyring::verify_checkpoint,
+    app::{ExportLine, OfflineVerification, PruneError, RequestContext, VerifiedExport},
+    bootstrap::{Application, MigrationPolicy},
+    domain::time::{Lifetime, Timestamp},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -17,6 +23,8 @@ on_both_stores!(
     check_config_reports_all_errors,
     keys_commands_and_bootstrap_token_work,
     audit_verify_and_export_work,
+    pruned_trail_verifies,
+    forgotten_person_is_nowhere,
     token_commands_work,
     printed_text_has_no_invisible_characters,
     serve_stops_on_signal,
@@ -210,6 +218,142 @@ async fn audit_verify_and_export_work(server: Server) {
     assert_eq!(store.tamper(edit).await, 1);
     let (code, out, err) = run(&["audit", "verify"]).await;
     assert!(code == 1 && err.contains("tampering detected"), "{out} {err}");
+}
+
+/// Exports the audit trail, and verifies the export.
+async fn export(application: &Application, cx: &RequestContext) -> (String, VerifiedExport) {
+    let keys = application.service.checkpoint_jwks();
+    let mut verification = OfflineVerification::new(|text: &str| verify_checkpoint(&keys, text), &[]);
+    let mut text = String::new();
+    let exported = application.service.export_audit(cx, |line: &ExportLine| {
+        verification.add(line);
+        text += &(serde_json::to_string(line).unwrap() + "\n");
+        true
+    });
+    exported.await.unwrap();
+    (text, verification.finish_complete().unwrap())
+}
+
+/// Returns a context this many hours from now.
+fn hours_later(hours: u32) -> (Timestamp, RequestContext) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = Timestamp::from_unix(i64::try_from(now).unwrap());
+    (now, RequestContext::internal("later".parse().unwrap(), now.saturating_add(Lifetime::hours(hours))))
+}
+
+async fn pruned_trail_verifies(server: Server) {
+    server.task_token().await;
+    let (folder, config) = (std::sync::Arc::clone(&server.folder), std::sync::Arc::clone(&server.config));
+    let folder = folder.path();
+    let store = server.stop().await;
+    let config_option = ["--config", "errand.toml"];
+    let run = async |command: &[&str]| errand(folder, &[command, &config_option].concat()).await;
+    for (file, command) in [("keys", "keys"), ("kept", "checkpoint"), ("export", "export")] {
+        let (code, out, err) = run(&["audit", command]).await;
+        assert_eq!(code, 0, "{err}");
+        std::fs::write(folder.join(file), out).unwrap();
+    }
+    // The command refuses what is too recent, and shows the effect of the rest.
+    let prune = async |before: &str| run(&["audit", "prune", "--before", before, "--export", "export"]).await;
+    let (code, out, err) = prune("2999-01-01T00:00:00Z").await;
+    assert!(code == 1 && err.contains("at least 25 hours ago"), "{out} {err}");
+    let (code, out, err) = prune("yesterday").await;
+    assert!(code == 1 && err.contains("a time of RFC 3339"), "{out} {err}");
+    let (code, out, err) = prune("2020-01-01T00:00:00Z").await;
+    assert!(code == 0 && out.contains("0 records in 0 chains") && out.contains("nothing was deleted"), "{out} {err}");
+    std::fs::write(folder.join("cut"), std::fs::read_to_string(folder.join("export")).unwrap().lines().next().unwrap())
+        .unwrap();
+    let (code, _, err) = run(&["audit", "prune", "--before", "2020-01-01T00:00:00Z", "--export", "cut"]).await;
+    assert!(code == 1 && err.contains("not a complete export"), "{err}");
+
+    let application = Application::build(&config, MigrationPolicy::Always).await.unwrap();
+    let (now, later) = hours_later(27);
+    let (_, today) = hours_later(0);
+    let before = now.saturating_add(Lifetime::minutes(30));
+    let (_, recent) = export(&application, &today).await;
+    let refused = application.service.plan_prune(before, &recent, &later).await.unwrap_err();
+    assert!(matches!(refused, PruneError::NotExported), "{refused}");
+    let (before_prune, exported) = export(&application, &later).await;
+    let plan = application.service.plan_prune(before, &exported, &later).await.unwrap();
+    assert!(plan.records > 3 && plan.chains > 1, "{plan:?}");
+    let deleted = application.service.prune_audit(&plan, "admin:command-line", &later).await.unwrap();
+    assert_eq!(deleted, plan.records);
+    let again = application.service.plan_prune(before, &exported, &later).await.unwrap();
+    assert_eq!((again.records, application.service.prune_audit(&again, "x", &later).await.unwrap()), (0, 0));
+    application.service.shutdown().await;
+
+    // What is left verifies, with checkpoints from before too.
+    let (code, out, err) = run(&["audit", "verify", "--checkpoint", "kept"]).await;
+    assert!(code == 0 && out.contains("no tampering detected") && out.contains("records 1 to"), "{out} {err}");
+    assert!(out.contains(&format!("{} records were pruned, as a signed checkpoint states", plan.records)), "{out}");
+    let (code, after, err) = run(&["audit", "export"]).await;
+    assert!(code == 0 && after.contains("audit.prune") && !after.contains("quarterly"), "{after} {err}");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/audit/verify_export.py");
+    let verify = async |text: &str| {
+        std::fs::write(folder.join("export"), text).unwrap();
+        let arguments = ["audit", "verify", "--export", "export", "--keys", "keys", "--checkpoint", "kept"];
+        let (code, out, err) = errand(folder, &arguments).await;
+        let mut python = Command::new("python3");
+        python.arg(&script).arg("keys").arg("export").current_dir(folder);
+        let output = tokio::task::spawn_blocking(move || python.output()).await.unwrap().unwrap();
+        (code, output.status.code().unwrap(), format!("{out} {err} {}", String::from_utf8_lossy(&output.stderr)))
+    };
+    for (name, text) in [("before", &before_prune), ("after", &after)] {
+        let (code, python, out) = verify(text).await;
+        assert_eq!((code, python), (0, 0), "{name}: {out}");
+    }
+    // A record that went otherwise is missing, in the export and in the store.
+    let lines = after.lines().collect::<Vec<_>>();
+    let first_record = lines.iter().position(|line| line.starts_with("{\"record\"")).unwrap();
+    let without = |n: usize| [&lines[..n], &lines[n + 1..]].concat().join("\n");
+    let (code, python, out) = verify(&without(first_record)).await;
+    assert_eq!((code, python), (1, 1), "{out}");
+    assert_eq!(store.tamper("DELETE FROM audit WHERE event = 'audit.prune'").await, 1);
+    let (code, out, err) = run(&["audit", "verify"]).await;
+    assert!(code == 1 && out.contains("records were deleted from its end"), "{out} {err}");
+}
+
+async fn forgotten_person_is_nowhere(server: Server) {
+    let claims = decode_claims(&server.task_token().await);
+    let (issuer, subject) = (claims["sub_iss"].as_str(), claims["sub"].as_str().unwrap());
+    let issuer = issuer.unwrap_or(crate::server::IDP);
+    let (folder, config) = (std::sync::Arc::clone(&server.folder), std::sync::Arc::clone(&server.config));
+    let folder = folder.path();
+    let store = server.stop().await;
+    let run = async |command: &[&str]| errand(folder, &[command, &["--config", "errand.toml"]].concat()).await;
+    let forget = ["forget-person", "--issuer", issuer, "--subject", subject];
+    let (code, out, err) = run(&forget).await;
+    assert!(code == 0 && out.contains("nothing was removed") && !out.starts_with("0 values"), "{out} {err}");
+    let personal = format!("SELECT 1 FROM audit WHERE personal LIKE '%{subject}%'");
+    assert!(store.tamper(&format!("UPDATE audit SET n = n WHERE EXISTS ({personal})")).await > 0);
+    let (code, out, err) = run(&[&forget[..], &["--yes"]].concat()).await;
+    assert!(
+        code == 0 && out.contains("1 records of tokens, 1 tasks") && out.contains("repeat the command"),
+        "{out} {err}"
+    );
+    for column in ["personal", "requester_subject", "resource"] {
+        let update = format!("UPDATE audit SET n = n WHERE {column} LIKE '%{subject}%'");
+        assert_eq!(store.tamper(&update).await, 0, "{column}");
+    }
+    let (code, out, err) = run(&["audit", "verify"]).await;
+    assert!(code == 0 && out.contains("personal values were removed"), "{out} {err}");
+    let (_, export, _) = run(&["audit", "export"]).await;
+    assert!(export.contains("person.forget") && !export.contains(subject) && !export.contains("quarterly"), "{export}");
+
+    // Rows follow when everything about them has ended.
+    let application = Application::build(&config, MigrationPolicy::Always).await.unwrap();
+    let (_, later) = hours_later(60);
+    application.service.collect_garbage(&later).await.unwrap();
+    let person =
+        errand::domain::requester::Requester { issuer: issuer.parse().unwrap(), subject: subject.parse().unwrap() };
+    let report = application.service.forget_person(&person, "admin:command-line", false, &later).await.unwrap();
+    assert_eq!((report.deleted.tokens, report.deleted.tasks), (1, 1), "{report:?}");
+    assert_eq!(report.left, errand::ports::RequesterRows::default());
+    for table in ["tokens", "tasks"] {
+        let update = format!("UPDATE {table} SET rev = rev WHERE requester_subject = '{subject}'");
+        assert_eq!(store.tamper(&update).await, 0, "{table}");
+    }
+    application.service.shutdown().await;
 }
 
 /// Returns the export with another signature of its last checkpoint.

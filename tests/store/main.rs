@@ -38,6 +38,7 @@ mod log_compaction;
 mod preconditions;
 mod registry;
 mod replicas;
+mod retention;
 mod schema;
 mod status_lists;
 #[path = "../support/mod.rs"]

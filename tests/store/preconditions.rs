@@ -10,6 +10,7 @@ use errand::{
     domain::{
         audit::WriterId,
         revocation::{LogPosition, Target},
+        settings::Retention,
         task::TaskState,
     },
     ports::{AuditFilter, Precondition, ReplayGuard, StateChange, TaskFilter, TokenFilter, WriteOutcome, WriteSet},
@@ -351,9 +352,12 @@ async fn garbage_collection_removes_expired_rows(on: &TestStore) {
         ..WriteSet::default()
     };
     commit(&*store, &[keep("a", 99), keep("b", 100), keep("c", 101)]).await;
-    let swept = store.collect_garbage(at(100)).await.unwrap();
+    let swept = store.collect_garbage(at(100), &Retention::default().cutoffs(at(100))).await.unwrap();
     assert_eq!((swept.replay_guards, swept.idempotency_records, swept.signing_keys), (2, 2, 0));
-    assert_eq!(store.collect_garbage(at(100)).await.unwrap(), errand::ports::GcStats::default());
+    assert_eq!(
+        store.collect_garbage(at(100), &Retention::default().cutoffs(at(100))).await.unwrap(),
+        errand::ports::GcStats::default()
+    );
     let outcomes = commit(&*store, &[redeem(&["a"]), redeem(&["b"]), redeem(&["c"])]).await;
     assert_eq!(outcomes, [COMMITTED, COMMITTED, WriteOutcome::Replayed]);
     assert!(store.find_idempotent_response("admin:ops", "a").await.unwrap().is_none());
@@ -361,7 +365,7 @@ async fn garbage_collection_removes_expired_rows(on: &TestStore) {
     // The longest requested time counts if a batch has several for one id.
     let batch = [keep("d", 500), keep("d", 900)];
     commit(&*store, &batch).await;
-    store.collect_garbage(at(600)).await.unwrap();
+    store.collect_garbage(at(600), &Retention::default().cutoffs(at(600))).await.unwrap();
     assert_eq!(commit(&*store, &[redeem(&["d"])]).await, [WriteOutcome::Replayed]);
 }
 

@@ -15,6 +15,7 @@ use errand::{
         },
         revocation::Target,
         secret::SecretTag,
+        settings::Retention,
         task::{Task, TaskState},
     },
     ports::{CommitError, GrantFilter, Precondition, StateChange, Store, StoredKey, WriteOutcome, WriteSet},
@@ -162,7 +163,7 @@ async fn key_is_kept_until_garbage_collection(on: &TestStore) {
     newer.sealed_private_key = vec![7; 100];
     commit_changes(&*store, vec![StateChange::PutKey(newer.clone())]).await;
     assert_eq!(store.load_keys().await.unwrap().keys[0], newer);
-    assert_eq!(store.collect_garbage(at(100)).await.unwrap().signing_keys, 1);
+    assert_eq!(store.collect_garbage(at(100), &Retention::default().cutoffs(at(100))).await.unwrap().signing_keys, 1);
     let stored = store.load_keys().await.unwrap();
     assert_eq!(stored.keys, [newer.clone(), keys[2].clone()]);
     assert_eq!(stored.version, 2, "deletion of an expired key changes no version");

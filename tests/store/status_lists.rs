@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use errand::{
-    domain::{status_list::Shard, time::Timestamp},
+    domain::{settings::Retention, status_list::Shard, time::Timestamp},
     ports::{Store, TokenCursor, TokenRecord, TokenSelector, WriteSet},
 };
 use tokio::task::JoinSet;
@@ -53,7 +53,15 @@ async fn expired_shard_is_removed_after_grace(on: &TestStore) {
     }
     let day = 24 * 3600;
     for (now, dropped) in [(day - 1, 0), (day, 1), (day, 0), (day + 300, 1)] {
-        assert_eq!(store.collect_garbage(at(NOW.unix() + now)).await.unwrap().status_shards, dropped, "{now}");
+        assert_eq!(
+            store
+                .collect_garbage(at(NOW.unix() + now), &Retention::default().cutoffs(at(NOW.unix() + now)))
+                .await
+                .unwrap()
+                .status_shards,
+            dropped,
+            "{now}"
+        );
     }
     assert_eq!(store.list_status_shards(Timestamp::EPOCH).await.unwrap(), []);
 }

@@ -1,9 +1,14 @@
 //! Signing of checkpoints.
 
+use std::collections::BTreeMap;
+
 use crate::{
     app::{Error, LogicError, RequestContext, Service},
     domain::{
-        audit::checkpoint::{Checkpoint, CheckpointFault, SignedCheckpoint, count_records, is_due, record_of},
+        audit::{
+            Head, Record, WriterId,
+            checkpoint::{Checkpoint, CheckpointFault, SignedCheckpoint, count_records, is_due, record_of},
+        },
         encoding::jcs,
         jose::jwk::JwkSet,
         time::{Lifetime, Timestamp},
@@ -19,6 +24,14 @@ const GUARD_RETENTION: Lifetime = Lifetime::hours(24);
 /// How often a checkpoint is tried while other replicas are faster.
 const MAX_ATTEMPTS: usize = 5;
 
+/// What the next checkpoint says was pruned, and the record of it.
+pub(super) struct Pruning {
+    /// The last pruned record of each chain.
+    pub(super) pruned: BTreeMap<WriterId, Head>,
+    /// The audit record of the prune.
+    pub(super) record: Record,
+}
+
 impl Service {
     /// Signs a checkpoint if one is due. Returns its number and hash. Any number of replicas may do
     /// this concurrently: of two checkpoints with the same number, one is stored, and the other is
@@ -29,15 +42,25 @@ impl Service {
         if !is_due(last.as_ref(), count_records(&state.writers), cx.now) {
             return Ok(None);
         }
-        self.commit_checkpoint(state, last, cx.now).await
+        self.commit_checkpoint(state, last, None, cx.now).await
     }
 
     /// Signs a checkpoint of everything that has been recorded so far.
     pub async fn sign_checkpoint(&self, cx: &RequestContext) -> Result<SignedCheckpoint, Error> {
+        self.sign_checkpoint_with(None, cx).await
+    }
+
+    /// Signs a checkpoint of everything that has been recorded so far, and of records that are
+    /// about to be pruned. The last checkpoint must cover those.
+    pub(super) async fn sign_checkpoint_with(
+        &self,
+        pruning: Option<&Pruning>,
+        cx: &RequestContext,
+    ) -> Result<SignedCheckpoint, Error> {
         for _ in 0..MAX_ATTEMPTS {
             let state = self.reserved_store().read_audit_state().await?;
             let last = read_last_checkpoint(&*self.inner.ports.audit_keys, &state)?;
-            if let Some(signed) = self.commit_checkpoint(state, last, cx.now).await? {
+            if let Some(signed) = self.commit_checkpoint(state, last, pruning, cx.now).await? {
                 return Ok(signed);
             }
         }
@@ -61,15 +84,21 @@ impl Service {
         &self,
         state: AuditState,
         last: Option<Checkpoint>,
+        pruning: Option<&Pruning>,
         now: Timestamp,
     ) -> Result<Option<SignedCheckpoint>, Error> {
         let log = state.log.number();
+        let before = last.as_ref().map(|last| last.pruned.clone()).unwrap_or_default();
+        let pruned = pruning.map_or(before, |pruning| pruning.pruned.clone());
         if let Some(last) = &last {
             // A checkpoint of a trail that has lost records would vouch for the loss.
             last.check_progress(log, &state.writers).map_err(Outage::during(OP_SIGN_CHECKPOINT))?;
             if !last.registry.can_become(&state.registry) {
                 return Err(Outage::during(OP_SIGN_CHECKPOINT)(CheckpointFault::Registry(last.number)).into());
             }
+            last.check_pruned(&pruned).map_err(Outage::during(OP_SIGN_CHECKPOINT))?;
+        } else if !pruned.is_empty() {
+            return Err(Outage::during(OP_SIGN_CHECKPOINT)("no checkpoint covers what is to be pruned").into());
         }
         let checkpoint = Checkpoint {
             iat: now,
@@ -77,6 +106,7 @@ impl Service {
             log,
             number: last.map_or(0, |last| last.number).saturating_add(1),
             previous: state.last_checkpoint.map(|last| last.hash).unwrap_or_default(),
+            pruned,
             registry: state.registry,
             writers: state.writers,
         };
@@ -91,7 +121,7 @@ impl Service {
                 keep_until: now.saturating_add(GUARD_RETENTION),
             }],
             state_changes: vec![StateChange::PutCheckpoint(signed.clone())],
-            audit_records: vec![record_of(&signed, now)],
+            audit_records: [record_of(&signed, now)].into_iter().chain(pruning.map(|p| p.record.clone())).collect(),
             ..WriteSet::default()
         };
         match self.inner.writer.commit(write).await? {
@@ -112,7 +142,7 @@ impl Service {
 
 /// Reads the last stored checkpoint. It must verify: a checkpoint after a forged one would vouch
 /// for it.
-fn read_last_checkpoint(keys: &dyn AuditKeys, state: &AuditState) -> Result<Option<Checkpoint>, Outage> {
+pub(super) fn read_last_checkpoint(keys: &dyn AuditKeys, state: &AuditState) -> Result<Option<Checkpoint>, Outage> {
     let Some(last) = &state.last_checkpoint else { return Ok(None) };
     let before = last.number.saturating_sub(1);
     let payload = keys.verify_checkpoint(&last.text).ok_or(CheckpointFault::Signature(before));

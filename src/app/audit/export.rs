@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::verification::AuditReport;
+use super::{checkpoints::read_last_checkpoint, verification::AuditReport};
 use crate::{
     app::{Error, RequestContext, Service},
     domain::audit::{
@@ -44,7 +44,8 @@ pub enum ExportLine {
 
 impl Service {
     /// Passes the audit trail to `line` until it returns `false`: the checkpoints so far, every
-    /// record, chain by chain, and a new checkpoint that covers exactly these records.
+    /// stored record, chain by chain, and a new checkpoint that covers exactly these records and
+    /// those that were pruned.
     pub async fn export_audit(
         &self,
         cx: &RequestContext,
@@ -66,7 +67,7 @@ impl Service {
         let checkpoint = read_checkpoint(self.inner.ports.audit_keys.verify_checkpoint(&signed.text));
         let checkpoint = checkpoint.ok_or_else(|| Outage::during("read a checkpoint")("it does not verify"))?;
         for (writer, head) in checkpoint.writers {
-            let mut after = 0;
+            let mut after = checkpoint.pruned.get(&writer).map_or(0, |pruned| pruned.n);
             while after < head.n {
                 let limit = u32::try_from(head.n - after).map_or(RECORD_PAGE_SIZE, |left| left.min(RECORD_PAGE_SIZE));
                 let rows = store.read_audit_chain(writer, after, limit).await?;
@@ -80,9 +81,23 @@ impl Service {
                 }
             }
         }
+        let state = store.read_audit_state().await?;
+        let last = read_last_checkpoint(&*self.inner.ports.audit_keys, &state)?;
+        if last.is_none_or(|last| last.pruned != checkpoint.pruned) {
+            return Err(Outage::during("export the audit trail")("records were pruned meanwhile; export again").into());
+        }
         line(&ExportLine::Checkpoint(signed.text));
         Ok(())
     }
+}
+
+/// A complete export: what a prune depends on.
+#[derive(Debug)]
+pub struct VerifiedExport {
+    /// The last checkpoint. It covers every record of the export.
+    pub(super) checkpoint: Checkpoint,
+    /// Its signed text.
+    pub(super) text: String,
 }
 
 /// The verification of an export, line by line, with public keys alone. It checks the chains and
@@ -99,6 +114,8 @@ pub struct OfflineVerification<V> {
     /// Whether the last line was a checkpoint.
     ends_with_checkpoint: bool,
     has_sequence_fault: bool,
+    /// The text of the last checkpoint.
+    last_text: Option<String>,
 }
 
 impl<V> std::fmt::Debug for OfflineVerification<V> {
@@ -121,6 +138,7 @@ impl<V: Fn(&str) -> Option<Vec<u8>>> OfflineVerification<V> {
             chains: BTreeMap::new(),
             ends_with_checkpoint: false,
             has_sequence_fault: false,
+            last_text: None,
         };
         for text in kept {
             match read_checkpoint((verification.verify)(text)) {
@@ -139,6 +157,17 @@ impl<V: Fn(&str) -> Option<Vec<u8>>> OfflineVerification<V> {
         match line {
             ExportLine::Checkpoint(text) => self.add_checkpoint(text),
             ExportLine::Record(record) => self.add_record(record),
+        }
+    }
+
+    /// Ends the verification, after the last line. Returns what a prune depends on, unless
+    /// something was found.
+    pub fn finish_complete(mut self) -> Result<VerifiedExport, Box<AuditReport>> {
+        let last = self.sequence.last().cloned().zip(self.last_text.take());
+        let report = self.finish();
+        match last {
+            Some((checkpoint, text)) if report.findings.is_empty() => Ok(VerifiedExport { checkpoint, text }),
+            Some(_) | None => Err(Box::new(report)),
         }
     }
 
@@ -161,7 +190,10 @@ impl<V: Fn(&str) -> Option<Vec<u8>>> OfflineVerification<V> {
         }
         let payload = (self.verify)(text);
         match self.sequence.add(text, payload.as_deref()) {
-            Ok(_) => self.report.checkpoints += 1,
+            Ok(_) => {
+                self.report.checkpoints += 1;
+                self.last_text = Some(text.to_owned());
+            }
             Err(fault) => {
                 self.has_sequence_fault = true;
                 self.report.add_fault(fault);
@@ -175,9 +207,10 @@ impl<V: Fn(&str) -> Option<Vec<u8>>> OfflineVerification<V> {
             // The checkpoints that were signed before the export come before the records.
             self.pins.extend(self.sequence.last());
         }
-        let pins = &self.pins;
+        let (pins, writer) = (&self.pins, record.writer);
+        let pruned = self.sequence.last().and_then(|last| last.pruned.get(&writer));
         let (chain, fault) =
-            self.chains.entry(record.writer).or_insert_with(|| (ChainVerification::new(record.writer, pins), None));
+            self.chains.entry(writer).or_insert_with(|| (ChainVerification::new(writer, pins, pruned), None));
         if fault.is_none() {
             let ExportedRecord { n, body, hash, personal, .. } = record;
             *fault = chain.add(ChainedText { n: *n, body, personal, hash }).err();
@@ -192,8 +225,13 @@ impl<V: Fn(&str) -> Option<Vec<u8>>> OfflineVerification<V> {
             return;
         };
         for (writer, head) in &last.writers {
-            let empty = || (ChainVerification::new(*writer, &Pins::default()), None);
+            // A chain without records has none, or they were pruned.
+            let empty = || (ChainVerification::new(*writer, &self.pins, last.pruned.get(writer)), None);
             let (chain, fault) = self.chains.entry(*writer).or_insert_with(empty);
+            let pruned = last.pruned.get(writer).map_or(0, |pruned| pruned.n);
+            if fault.is_none() && chain.pruned_records() != pruned {
+                *fault = Some(Tampering::Gap { after: chain.pruned_records(), found: pruned });
+            }
             if fault.is_none() {
                 *fault = chain.check_final_head(head, last.number).err();
             }

@@ -42,8 +42,12 @@ impl fmt::Display for AuditFinding {
 pub struct AuditReport {
     /// The number of hash chains, one per writer.
     pub chains: u64,
-    /// The number of records.
+    /// The number of records that were verified.
     pub records: u64,
+    /// The number of records that were pruned under a signed checkpoint.
+    pub pruned_records: u64,
+    /// The last pruned record of each chain that has one.
+    pub pruned: Vec<(WriterId, u64)>,
     /// The number of checkpoints.
     pub checkpoints: u64,
     /// The number of records after the last checkpoint. Whether some of them were removed is not
@@ -61,7 +65,9 @@ impl AuditReport {
     /// Adds the result of one chain. After a fault, the rest of the chain is not verified.
     pub(super) fn add_chain(&mut self, writer: WriterId, chain: &ChainVerification, fault: Option<Tampering>) {
         self.chains += 1;
-        self.records += chain.head().n;
+        self.records += chain.verified_records();
+        self.pruned_records += chain.pruned_records();
+        self.pruned.extend(Some((writer, chain.pruned_records())).filter(|(_, n)| *n > 0));
         self.uncovered_records += chain.uncovered_records();
         self.removed_values += chain.removed_values;
         self.heads.push((writer, chain.head().clone()));
@@ -100,7 +106,16 @@ impl Service {
             }
         }
         verification.check_state(&state.registry, state.log.number());
-        verification.verify_chains(&state.writers).await?;
+        let pruned = verification.pruned();
+        verification.verify_chains(&state.writers, &pruned).await?;
+        if verification.report.findings.iter().any(|finding| matches!(finding, AuditFinding::Chain(..))) {
+            // Records may have been pruned since the checkpoints were read.
+            verification.read_checkpoints().await?;
+            if verification.pruned() != pruned {
+                let text = "records were pruned meanwhile; verify again";
+                return Err(Outage::during("verify the audit trail")(text).into());
+            }
+        }
         Ok(verification.report)
     }
 }
@@ -135,6 +150,11 @@ impl StoreVerification<'_> {
         }
     }
 
+    /// Returns the last pruned record of each chain, by the last checkpoint.
+    fn pruned(&self) -> BTreeMap<WriterId, Head> {
+        self.sequence.last().map(|last| last.pruned.clone()).unwrap_or_default()
+    }
+
     /// Adds checkpoints that were kept elsewhere.
     fn add_kept(&mut self, kept: &[String]) {
         for text in kept {
@@ -161,13 +181,17 @@ impl StoreVerification<'_> {
         }
     }
 
-    async fn verify_chains(&mut self, heads: &BTreeMap<WriterId, Head>) -> Result<(), Outage> {
+    async fn verify_chains(
+        &mut self,
+        heads: &BTreeMap<WriterId, Head>,
+        pruned: &BTreeMap<WriterId, Head>,
+    ) -> Result<(), Outage> {
         let removed =
             self.pins.writers().filter(|writer| !heads.contains_key(writer)).map(|writer| (writer, Head::empty()));
         let heads = heads.iter().map(|(writer, head)| (*writer, head.clone())).chain(removed).collect::<Vec<_>>();
         let mut recorded = Vec::new();
         for (writer, expected) in heads {
-            let chain = ChainVerification::new(writer, &self.pins);
+            let chain = ChainVerification::new(writer, &self.pins, pruned.get(&writer));
             let (mut chain, fault) = self.verify_chain(writer, chain, &expected).await?;
             recorded.append(&mut chain.recorded_checkpoints);
             self.report.add_chain(writer, &chain, fault);
@@ -175,15 +199,15 @@ impl StoreVerification<'_> {
         self.check_recorded(&recorded).await
     }
 
-    /// Verifies a chain from its first record to the head that it had when the verification began.
-    /// The next page is read while a page is verified.
+    /// Verifies a chain from its first stored record to the head that it had when the verification
+    /// began. The next page is read while a page is verified.
     async fn verify_chain(
         &self,
         writer: WriterId,
         mut chain: ChainVerification,
         expected: &Head,
     ) -> Result<(ChainVerification, Option<Tampering>), Outage> {
-        let mut page = self.read_page(writer, 0, expected).await?;
+        let mut page = self.read_page(writer, chain.head().n, expected).await?;
         while let Some(last) = page.last().map(|row| row.n) {
             let keys = Arc::clone(&self.keys);
             let verify = tokio::task::spawn_blocking(move || {

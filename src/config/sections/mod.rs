@@ -14,6 +14,7 @@ pub(super) mod memory;
 pub(super) mod registry;
 pub(super) mod replicas;
 pub(super) mod requests;
+pub(super) mod retention;
 pub(super) mod secrets;
 pub(super) mod status_list;
 pub(super) mod store;

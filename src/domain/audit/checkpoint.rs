@@ -47,6 +47,9 @@ pub struct Checkpoint {
     pub number: u64,
     /// The hash of the previous checkpoint; empty for the first.
     pub previous: String,
+    /// The record of each chain up to which the records were pruned. They are no longer stored.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pruned: BTreeMap<WriterId, Head>,
     /// The registry.
     pub registry: RegistryState,
     /// The head of the chain of every writer there has been.
@@ -72,6 +75,24 @@ impl Checkpoint {
         }
         if log < self.log {
             return Err(CheckpointFault::LostLog { expected: self.log, found: log, checkpoint: self.number });
+        }
+        Ok(())
+    }
+
+    /// Checks which records the next checkpoint says were pruned: those that were pruned before,
+    /// and further ones that this checkpoint covers.
+    pub fn check_pruned(&self, next: &BTreeMap<WriterId, Head>) -> Result<(), CheckpointFault> {
+        let fault = |writer: &WriterId| CheckpointFault::Pruned { writer: *writer, checkpoint: self.number };
+        for (writer, before) in &self.pruned {
+            if !next.get(writer).is_some_and(|head| head == before || head.n > before.n) {
+                return Err(fault(writer));
+            }
+        }
+        for (writer, head) in next {
+            let is_covered = self.writers.get(writer).is_some_and(|last| head == last || head.n < last.n);
+            if head.n == 0 || !is_covered {
+                return Err(fault(writer));
+            }
         }
         Ok(())
     }
@@ -193,6 +214,19 @@ pub enum CheckpointFault {
         /// The checkpoint.
         checkpoint: u64,
     },
+    /// The next checkpoint says that records were pruned which the checkpoint does not cover, or
+    /// forgets that records were pruned.
+    #[error(
+        "the records of chain {} that were pruned after checkpoint {checkpoint} are not those that the next checkpoint \
+         names",
+        .writer.0
+    )]
+    Pruned {
+        /// The chain.
+        writer: WriterId,
+        /// The checkpoint.
+        checkpoint: u64,
+    },
     /// A checkpoint that is recorded, or kept elsewhere, is not stored.
     #[error("checkpoint {0} is missing, or is another one than the one that was recorded or kept")]
     Unknown(u64),
@@ -227,6 +261,7 @@ mod tests {
             log: 7,
             number: 3,
             previous: "p".into(),
+            pruned: BTreeMap::new(),
             registry: RegistryState { digest: "d".into(), version: 1 },
             writers: heads(counts),
         }
@@ -234,8 +269,34 @@ mod tests {
 
     #[test]
     fn serialization_is_canonical() {
-        let plain = serde_json::to_string(&checkpoint(&[1, 2])).unwrap();
-        assert_eq!(plain, serde_json_canonicalizer::to_string(&checkpoint(&[1, 2])).unwrap());
+        for pruned in [heads(&[]), heads(&[1, 2])] {
+            let one = Checkpoint { pruned, ..checkpoint(&[1, 2]) };
+            let plain = serde_json::to_string(&one).unwrap();
+            assert_eq!(plain, serde_json_canonicalizer::to_string(&one).unwrap());
+        }
+    }
+
+    #[test]
+    fn only_covered_records_are_pruned() {
+        let other_hash = |n| BTreeMap::from([(writer(1), Head { n, hash: "x".into() })]);
+        for (before, next, want) in [
+            (heads(&[]), heads(&[]), true),
+            (heads(&[]), heads(&[3]), true),
+            (heads(&[]), heads(&[4]), true),
+            (heads(&[]), heads(&[5]), false),
+            (heads(&[]), heads(&[0]), false),
+            (heads(&[]), heads(&[4, 6, 1]), false),
+            (heads(&[]), other_hash(3), true),
+            (heads(&[]), other_hash(4), false),
+            (heads(&[2]), heads(&[2]), true),
+            (heads(&[2]), heads(&[3, 1]), true),
+            (heads(&[2]), heads(&[1]), false),
+            (heads(&[2]), heads(&[]), false),
+            (heads(&[2]), other_hash(2), false),
+        ] {
+            let last = Checkpoint { pruned: before, ..checkpoint(&[4, 6]) };
+            assert_eq!(last.check_pruned(&next).is_ok(), want, "{:?} -> {next:?}", last.pruned);
+        }
     }
 
     #[test]

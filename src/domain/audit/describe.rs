@@ -30,6 +30,8 @@ pub fn category(record: &Record) -> &'static str {
         | Event::KeyRevoke
         | Event::KeyRekey
         | Event::AuditCheckpoint
+        | Event::AuditPrune
+        | Event::PersonForget
         | Event::IssuerKeysRefresh => "other",
     }
 }
@@ -58,6 +60,8 @@ pub fn describe(record: &Record) -> String {
         | Event::KeyRevoke
         | Event::KeyRekey
         | Event::AuditCheckpoint
+        | Event::AuditPrune
+        | Event::PersonForget
         | Event::IssuerKeysRefresh => format!("another event about this task ({})", wire_name(record.event)),
     };
     escape_invisible(&text).into_owned()

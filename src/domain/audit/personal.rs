@@ -45,6 +45,11 @@ impl PersonalValues {
         digest
     }
 
+    /// Removes the values of these members. Returns how many there were.
+    pub fn remove(&mut self, members: &[&str]) -> u64 {
+        members.iter().fold(0, |removed, member| removed + u64::from(self.0.remove(*member).is_some()))
+    }
+
     /// Takes the value with this digest. Returns `None` if the value was removed, and an error if
     /// the stored value is another one.
     fn take(&mut self, member: &str, digest: &str) -> Result<Option<String>, AlteredValueError> {

@@ -46,6 +46,13 @@ pub enum Event {
     /// A token was issued on the basis of a break-glass grant.
     #[serde(rename = "break_glass.use")]
     BreakGlassUse,
+    /// Records of the audit trail were pruned.
+    #[serde(rename = "audit.prune")]
+    AuditPrune,
+    /// The removal of what is stored about a person started or was completed. The record does not
+    /// name the person.
+    #[serde(rename = "person.forget")]
+    PersonForget,
     /// An admin approved what another admin requests.
     #[serde(rename = "admin.approve")]
     AdminApprove,

@@ -50,6 +50,8 @@ pub struct ChainVerification {
     writer: WriterId,
     head: Head,
     pins: BTreeMap<u64, Pin>,
+    /// The number of the last record that was pruned; 0 if none was.
+    pruned: u64,
     /// The number of personal values that were removed.
     pub removed_values: u64,
     /// The checkpoints that records name: number and hash.
@@ -57,11 +59,36 @@ pub struct ChainVerification {
 }
 
 impl ChainVerification {
-    /// Begins at the first record of a chain.
+    /// Begins at the first record of a chain, or after the records that were pruned. `pruned` is
+    /// the last of them, as the last checkpoint names it.
     #[must_use]
-    pub fn new(writer: WriterId, pins: &Pins) -> Self {
+    pub fn new(writer: WriterId, pins: &Pins, pruned: Option<&Head>) -> Self {
         let pins = pins.0.get(&writer).cloned().unwrap_or_default();
-        Self { writer, head: Head::empty(), pins, removed_values: 0, recorded_checkpoints: Vec::new() }
+        let head = pruned.cloned().unwrap_or_else(Head::empty);
+        Self { writer, pruned: head.n, head, pins, removed_values: 0, recorded_checkpoints: Vec::new() }
+    }
+
+    /// Returns the number of records that were pruned before the first verified one.
+    #[must_use]
+    pub fn pruned_records(&self) -> u64 {
+        self.pruned
+    }
+
+    /// Returns the number of verified records.
+    #[must_use]
+    pub fn verified_records(&self) -> u64 {
+        self.head.n.saturating_sub(self.pruned)
+    }
+
+    /// Compares the last record of this chain so far with the checkpoints.
+    fn check_pin(&self) -> Result<(), Tampering> {
+        let n = self.head.n;
+        match self.pins.get(&n) {
+            Some(pin) if pin.hash != self.head.hash => {
+                Err(Tampering::DiffersFromCheckpoint { n, checkpoint: pin.checkpoint })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Returns the head of the records that were verified.
@@ -72,17 +99,19 @@ impl ChainVerification {
 
     /// Verifies the next record, and returns it.
     pub fn add(&mut self, text: ChainedText<'_>) -> Result<Record, Tampering> {
+        // The first record follows one that was pruned.
+        self.check_pin()?;
         let restored = verify(self.writer, &mut self.head, text)?;
-        if let Some(pin) = self.pins.get(&text.n).filter(|pin| pin.hash != text.hash) {
-            return Err(Tampering::DiffersFromCheckpoint { n: text.n, checkpoint: pin.checkpoint });
-        }
+        self.check_pin()?;
         self.removed_values = self.removed_values.saturating_add(restored.removed_values);
         self.recorded_checkpoints.extend(recorded_checkpoint(&restored.record));
         Ok(restored.record)
     }
 
-    /// Checks that the chain reaches as far as the checkpoints say.
+    /// Checks that the chain reaches as far as the checkpoints say. Records that were pruned can't
+    /// be compared, except for the last of them.
     pub fn finish(&self) -> Result<(), Tampering> {
+        self.check_pin()?;
         match self.pins.last_key_value() {
             Some((expected, pin)) if *expected > self.head.n => {
                 Err(Tampering::BehindCheckpoint { expected: *expected, found: self.head.n, checkpoint: pin.checkpoint })
@@ -110,7 +139,7 @@ impl ChainVerification {
     /// Returns the number of records after the last one that a checkpoint names.
     #[must_use]
     pub fn uncovered_records(&self) -> u64 {
-        let covered = self.pins.last_key_value().map_or(0, |(n, _)| *n);
+        let covered = self.pins.last_key_value().map_or(0, |(n, _)| *n).max(self.pruned);
         self.head.n.saturating_sub(covered)
     }
 }
@@ -153,8 +182,14 @@ impl CheckpointSequence {
         if next.previous != self.hashes.get(&after).map_or("", String::as_str) {
             return Err(CheckpointFault::BrokenLink(next.number));
         }
-        if let Some(last) = &self.last {
-            last.check_progress(next.log, &next.writers)?;
+        match &self.last {
+            Some(last) => {
+                last.check_progress(next.log, &next.writers)?;
+                last.check_pruned(&next.pruned)?;
+            }
+            // Nothing covers what the first checkpoint would say.
+            None if !next.pruned.is_empty() => return Err(CheckpointFault::Malformed(after)),
+            None => {}
         }
         self.hashes.insert(next.number, hash_of(text));
         Ok(self.last.insert(next))
@@ -187,6 +222,7 @@ mod tests {
             log: number,
             number,
             previous: previous.into(),
+            pruned: BTreeMap::new(),
             registry: RegistryState { digest: "d".into(), version: 1 },
             writers: BTreeMap::from([(WRITER, head.clone())]),
         }
@@ -201,13 +237,45 @@ mod tests {
     }
 
     fn verify_all(rows: &[(crate::domain::audit::Linked, Head)], pins: &Pins) -> Result<u64, Tampering> {
-        let mut chain = ChainVerification::new(WRITER, pins);
+        verify_after(None, rows, pins).map(|chain| chain.uncovered_records())
+    }
+
+    fn verify_after(
+        pruned: Option<&Head>,
+        rows: &[(crate::domain::audit::Linked, Head)],
+        pins: &Pins,
+    ) -> Result<ChainVerification, Tampering> {
+        let mut chain = ChainVerification::new(WRITER, pins, pruned);
         for (row, _) in rows {
             let personal = serde_json::to_string(&row.personal).unwrap();
             chain.add(ChainedText { n: row.n, body: &row.body, personal: &personal, hash: &row.hash })?;
         }
         chain.finish()?;
-        Ok(chain.uncovered_records())
+        Ok(chain)
+    }
+
+    #[test]
+    fn chain_is_verified_after_its_pruned_records() {
+        let rows = chain("the truth");
+        let mut pins = Pins::default();
+        pins.add(&checkpoint(1, "", &rows[0].1));
+        pins.add(&checkpoint(2, "", &rows[1].1));
+        pins.add(&checkpoint(3, "", &rows[3].1));
+        let pruned = &rows[1].1;
+        let verified = verify_after(Some(pruned), &rows[2..], &pins).unwrap();
+        assert_eq!((verified.pruned_records(), verified.verified_records(), verified.uncovered_records()), (2, 2, 0));
+        let whole = verify_after(Some(&rows[3].1), &[], &pins).unwrap();
+        assert_eq!((whole.pruned_records(), whole.verified_records()), (4, 0), "the chain has ended");
+        // Another record is missing than those that were pruned.
+        let gap = verify_after(Some(pruned), &rows[3..], &pins).unwrap_err();
+        assert_eq!(gap, Tampering::Gap { after: 2, found: 4 });
+        let behind = Tampering::BehindCheckpoint { expected: 4, found: 3, checkpoint: 3 };
+        assert_eq!(verify_after(Some(pruned), &rows[2..3], &pins).unwrap_err(), behind);
+        // The last pruned record is another one than an earlier checkpoint names.
+        let lie = chain("a lie");
+        let rewritten = Tampering::DiffersFromCheckpoint { n: 2, checkpoint: 2 };
+        assert_eq!(verify_after(Some(&lie[1].1), &lie[2..], &pins).unwrap_err(), rewritten);
+        assert_eq!(verify_after(Some(&lie[1].1), &[], &pins).unwrap_err(), rewritten);
     }
 
     #[test]

@@ -105,6 +105,20 @@ pub trait AuditStore: Send + Sync {
     /// Returns the checkpoints after a number, in order, at most `limit`.
     async fn read_checkpoints(&self, after: u64, limit: u32) -> Result<Vec<SignedCheckpoint>, Outage>;
 
+    /// Replaces the personal values of a record, and the search columns that are copies of them.
+    /// Needs the rights of the role that migrates. A record that is not stored is left alone.
+    async fn replace_personal_values(
+        &self,
+        writer: WriterId,
+        n: u64,
+        personal: &str,
+        columns: &SearchColumns,
+    ) -> Result<(), Outage>;
+
+    /// Deletes records of a writer's chain up to number `through`, the first ones first and at most
+    /// `limit`. Returns how many were deleted. Needs the rights of the role that migrates.
+    async fn delete_audit_records(&self, writer: WriterId, through: u64, limit: u32) -> Result<u64, Outage>;
+
     /// Lists checkpoints, newest first.
     async fn list_checkpoints(&self, page: &PageRequest) -> Result<Page<SignedCheckpoint>, ListError>;
 }

@@ -25,7 +25,7 @@ pub use configuration::ConfigurationStore;
 pub use grants::{GrantFilter, GrantStore};
 pub use keys::{KeyStore, StoredKey, StoredKeys, sealed_key_aad, signing_key_aad};
 pub use log::LogStore;
-pub use maintenance::{GcStats, MaintenanceStore};
+pub use maintenance::{GcStats, MaintenanceStore, RequesterRows};
 pub use queries::{ListError, Page, PageRequest};
 pub use quotas::QuotaStore;
 pub use registry::{RegistryStore, StoredRegistry};

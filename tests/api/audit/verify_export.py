@@ -38,7 +38,7 @@ def is_signed(key, message, signature):
     return s < Q and multiply(s, base) == add(point(r), multiply(h, point(key)))
 
 def verify(keys, lines):
-    chains, previous, number, final = {}, "", 0, None
+    chains, previous, number, final, pruned = {}, "", 0, None, {}
     for line in map(json.loads, lines):
         if "checkpoint" in line:
             signed, signature = line["checkpoint"].rsplit(".", 1)
@@ -47,9 +47,10 @@ def verify(keys, lines):
             assert is_signed(keys[header["kid"]], signed.encode(), decode(signature)), "a signature does not verify"
             assert (final["number"], final["previous"]) == (number + 1, previous), "a checkpoint is missing"
             previous, number = digest(line["checkpoint"].encode()), final["number"]
+            pruned = pruned if chains else final.get("pruned", {})
             continue
         row, final = line["record"], None
-        body, head = json.loads(row["body"]), chains.get(row["writer"], {"n": 0, "hash": ""})
+        body, head = json.loads(row["body"]), {**pruned, **chains}.get(row["writer"], {"n": 0, "hash": ""})
         assert (body["writer"], body["n"], body["prev"]) == (row["writer"], head["n"] + 1, head["hash"]), "broken chain"
         assert digest(row["body"].encode()) == row["hash"], "an edited record"
         digests = {**body["record"], "subject": body["record"].get("requester", {}).get("subject")}
@@ -57,8 +58,10 @@ def verify(keys, lines):
             assert len(decode(salt)) == 16, "a salt of another length"
             assert digests[member] == "sha-256:" + digest(decode(salt) + value.encode()), "an edited personal value"
         chains[row["writer"]] = {"n": body["n"], "hash": row["hash"]}
-    assert final and final["writers"] == chains, "the last checkpoint does not cover exactly these records"
-    return f"{sum(head['n'] for head in chains.values())} records in {len(chains)} chains, {number} checkpoints: intact"
+    assert final and final.get("pruned", {}) == pruned, "the last checkpoint names other pruned records"
+    assert final["writers"] == {**pruned, **chains}, "the last checkpoint does not cover exactly these records"
+    count = sum(head["n"] - pruned.get(writer, {"n": 0})["n"] for writer, head in chains.items())
+    return f"{count} records in {len(chains)} chains, {number} checkpoints: intact"
 
 with open(sys.argv[1], encoding="utf-8") as file, open(sys.argv[2], encoding="utf-8") as export:
     print(verify({key["kid"]: decode(key["x"]) for key in json.load(file)["keys"]}, export))

@@ -14,7 +14,7 @@ use errand::{
     domain::{
         audit::WriterId,
         id::TokenId,
-        settings::RateLimit,
+        settings::{RateLimit, Retention},
         status_list::{INDEX_BLOCK_SIZE, LIST_SIZE, ListId, Shard, StatusIndex, shuffle_block},
         time::{Lifetime, Timestamp},
     },
@@ -621,7 +621,13 @@ async fn list_expires_with_its_tokens(server: Server) {
     let store = server.open_store().await;
     service.collect_garbage(&server.cx()).await.unwrap();
     assert_eq!(store.list_status_shards(Timestamp::EPOCH).await.unwrap()[0], (Shard::for_expiry(ends), 1));
-    store.collect_garbage(ends.saturating_add(Lifetime::hours(24))).await.unwrap();
+    store
+        .collect_garbage(
+            ends.saturating_add(Lifetime::hours(24)),
+            &Retention::default().cutoffs(ends.saturating_add(Lifetime::hours(24))),
+        )
+        .await
+        .unwrap();
     assert!(!store.list_status_shards(Timestamp::EPOCH).await.unwrap().contains(&(Shard::for_expiry(ends), 1)));
 }
 

@@ -21,16 +21,17 @@ use crate::{
         store_sealer::SealerCell,
     },
     domain::{
-        audit::{Head, WriterId},
+        audit::{Head, SearchColumns, WriterId},
         grants::{Grant, break_glass::Review},
         id::{GrantId, TaskId},
         registry::{ObjectKind, StoredSecretTag},
         revocation::LogPosition,
+        settings::RetentionCutoffs,
         status_list::SHARD_RETENTION,
         task::Requester,
         time::Timestamp,
     },
-    ports::{CommitError, GcStats, Outage, StateChange, StoreSealer, WriteOutcome, WriteSet},
+    ports::{CommitError, GcStats, Outage, RequesterRows, StateChange, StoreSealer, WriteOutcome, WriteSet},
 };
 
 pub(super) async fn commit(
@@ -386,15 +387,26 @@ async fn execute_rows<T: serde::Serialize>(
     Ok(())
 }
 
-pub(super) async fn collect_garbage(lane: &Lane, sealer: &SealerCell, now: Timestamp) -> Result<GcStats, Outage> {
+/// The number of batches of tokens, and of tasks, that one garbage collection deletes.
+const MAX_BATCHES: usize = 200;
+
+pub(super) async fn collect_garbage(
+    lane: &Lane,
+    sealer: &SealerCell,
+    now: Timestamp,
+    cutoffs: &RetentionCutoffs,
+) -> Result<GcStats, Outage> {
+    let RetentionCutoffs { tokens, tasks, idempotency, one_time_ids } = *cutoffs;
     Ok(GcStats {
-        replay_guards: delete_expired(lane, sql::DELETE_EXPIRED_REPLAY_GUARDS, now).await?,
-        idempotency_records: delete_expired(lane, sql::DELETE_EXPIRED_IDEMPOTENCY_KEYS, now).await?,
+        replay_guards: delete_expired(lane, sql::DELETE_EXPIRED_REPLAY_GUARDS, now.min(one_time_ids)).await?,
+        idempotency_records: delete_expired(lane, sql::DELETE_EXPIRED_IDEMPOTENCY_KEYS, now.min(idempotency)).await?,
         signing_keys: on!(lane, delete_expired_keys(sealer, now))?,
         // A shard that is created anew would allocate indexes twice, so it is deleted long after
         // its end.
         status_shards: delete_expired(lane, sql::DELETE_EXPIRED_STATUS_SHARDS, now.saturating_sub(SHARD_RETENTION))
             .await?,
+        tokens: delete_old_tokens(lane, tokens).await?,
+        tasks: delete_old_tasks(lane, None, tasks).await?,
     })
 }
 
@@ -419,6 +431,55 @@ async fn delete_expired_keys(
     Ok(deleted)
 }
 
+/// Deletes a limited number of batches of tokens.
+async fn delete_old_tokens(lane: &Lane, cutoff: Timestamp) -> Result<u64, Outage> {
+    let mut deleted = 0;
+    for _ in 0..MAX_BATCHES {
+        match on!(lane, delete_part(sql::DELETE_OLD_TOKENS, cutoff))? {
+            0 => break,
+            more => deleted += more,
+        }
+    }
+    Ok(deleted)
+}
+
+/// Deletes a limited number of batches of tasks: those of a requester, or all.
+async fn delete_old_tasks(lane: &Lane, requester: Option<&Requester>, cutoff: Timestamp) -> Result<u64, Outage> {
+    let mut deleted = 0;
+    for _ in 0..MAX_BATCHES {
+        match on!(lane, delete_task_batch(requester, cutoff))? {
+            0 => break,
+            more => deleted += more,
+        }
+    }
+    Ok(deleted)
+}
+
+async fn delete_task_batch(
+    connection: &mut PgConnection,
+    requester: Option<&Requester>,
+    cutoff: Timestamp,
+) -> Result<u64, Outage> {
+    let operation = "delete old tasks";
+    let mut tx = connection.begin_with(sql::BEGIN).await.map_err(Outage::during(operation))?;
+    let select = match requester {
+        None => query_scalar(sql::OLD_TASKS),
+        Some(Requester { issuer, subject }) => {
+            query_scalar(sql::OLD_TASKS_OF_REQUESTER).bind(issuer.as_str()).bind(subject.as_str())
+        }
+    };
+    let ids: Vec<String> = select.bind(cutoff.unix()).fetch_all(&mut *tx).await.map_err(Outage::during(operation))?;
+    let mut deleted = 0;
+    if !ids.is_empty() {
+        for statement in [sql::DELETE_RESOURCES_OF_TASKS, sql::DELETE_TASKS] {
+            let delete = query(statement).bind(to_json(&ids)?);
+            deleted = delete.execute(&mut *tx).await.map_err(Outage::during(operation))?.rows_affected();
+        }
+    }
+    tx.commit().await.map_err(Outage::during(operation))?;
+    Ok(deleted)
+}
+
 /// Deletes rows part by part. The connection is free for other calls between two parts.
 async fn delete_expired(lane: &Lane, statement: &'static str, now: Timestamp) -> Result<u64, Outage> {
     let mut deleted = 0;
@@ -433,6 +494,80 @@ async fn delete_expired(lane: &Lane, statement: &'static str, now: Timestamp) ->
 async fn delete_part(connection: &mut PgConnection, statement: &'static str, now: Timestamp) -> Result<u64, Outage> {
     let done = query(statement).bind(now.unix()).execute(connection).await;
     done.map(|done| done.rows_affected()).map_err(Outage::during("collect garbage"))
+}
+
+/// Deletes the first records of a chain, up to a number, in one transaction.
+pub(super) async fn delete_audit_records(
+    connection: &mut PgConnection,
+    writer: WriterId,
+    through: u64,
+    limit: u32,
+) -> Result<u64, Outage> {
+    let operation = "delete audit records";
+    let mut tx = connection.begin_with(sql::BEGIN).await.map_err(Outage::during(operation))?;
+    let mut deleted = 0;
+    for statement in [sql::PRUNE_AUDIT_AGENTS, sql::PRUNE_AUDIT] {
+        let delete = query(statement).bind(writer.0).bind(to_i64(through)).bind(i64::from(limit));
+        deleted = delete.execute(&mut *tx).await.map_err(Outage::during(operation))?.rows_affected();
+    }
+    tx.commit().await.map_err(Outage::during(operation))?;
+    Ok(deleted)
+}
+
+/// Replaces the personal values of a record, and their copies.
+pub(super) async fn replace_personal_values(
+    connection: &mut PgConnection,
+    writer: WriterId,
+    n: u64,
+    personal: &str,
+    columns: &SearchColumns,
+) -> Result<(), Outage> {
+    let update = query(sql::REPLACE_PERSONAL_VALUES).bind(writer.0).bind(to_i64(n)).bind(personal);
+    let update = update.bind(&columns.requester_issuer).bind(&columns.requester_subject).bind(&columns.resource);
+    update.execute(connection).await.map(|_| ()).map_err(Outage::during("replace personal values"))
+}
+
+/// Deletes what is stored about a requester and has ended.
+pub(super) async fn delete_requester_rows(
+    lane: &Lane,
+    requester: &Requester,
+    cutoff: Timestamp,
+) -> Result<RequesterRows, Outage> {
+    Ok(RequesterRows {
+        tokens: delete_of_requester(lane, sql::DELETE_TOKENS_OF_REQUESTER, requester, cutoff).await?,
+        tasks: delete_old_tasks(lane, Some(requester), cutoff).await?,
+        // Before the grants: a break-glass grant without its row in `grants` counts as withdrawn.
+        break_glass: delete_of_requester(lane, sql::DELETE_BREAK_GLASS_OF_REQUESTER, requester, cutoff).await?,
+        grants: delete_of_requester(lane, sql::DELETE_GRANTS_OF_REQUESTER, requester, cutoff).await?,
+    })
+}
+
+/// Deletes rows of a requester in batches, up to a limited number of them.
+async fn delete_of_requester(
+    lane: &Lane,
+    statement: &'static str,
+    requester: &Requester,
+    cutoff: Timestamp,
+) -> Result<u64, Outage> {
+    let mut deleted = 0;
+    for _ in 0..MAX_BATCHES {
+        match on!(lane, delete_part_of_requester(statement, requester, cutoff))? {
+            0 => break,
+            more => deleted += more,
+        }
+    }
+    Ok(deleted)
+}
+
+async fn delete_part_of_requester(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    requester: &Requester,
+    cutoff: Timestamp,
+) -> Result<u64, Outage> {
+    let delete = query(statement).bind(requester.issuer.as_str()).bind(requester.subject.as_str()).bind(cutoff.unix());
+    let done = delete.execute(connection).await;
+    done.map(|done| done.rows_affected()).map_err(Outage::during("delete the rows of a requester"))
 }
 
 /// Writes a value of a few kilobytes.

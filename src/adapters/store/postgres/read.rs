@@ -38,8 +38,8 @@ use crate::{
     },
     ports::{
         AuditFilter, AuditRow, AuditState, EvidenceSelector, GrantFilter, ListError, LiveCounts, Outage, Page,
-        PageRequest, SeenEvidence, StoredKeys, StoredRegistry, TamperingError, TaskFilter, TokenFilter, TokenRecord,
-        WriteOutcome,
+        PageRequest, RequesterRows, SeenEvidence, StoredKeys, StoredRegistry, TamperingError, TaskFilter, TokenFilter,
+        TokenRecord, WriteOutcome,
     },
 };
 
@@ -658,4 +658,25 @@ pub(super) async fn list_checkpoints(
     let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list audit checkpoints"))?;
     let checkpoints = rows.into_iter().map(CheckpointRow::read).collect::<Result<_, _>>()?;
     cursor::build_page(page, checkpoints, |checkpoint: &SignedCheckpoint| checkpoint.number)
+}
+
+pub(super) async fn count_requester_rows(
+    connection: &mut PgConnection,
+    requester: &Requester,
+) -> Result<RequesterRows, Outage> {
+    let mut counts = [0; 4];
+    let statements = [
+        sql::COUNT_TOKENS_OF_REQUESTER,
+        sql::COUNT_TASKS_OF_REQUESTER,
+        sql::COUNT_GRANTS_OF_REQUESTER,
+        sql::COUNT_BREAK_GLASS_OF_REQUESTER,
+    ];
+    for (statement, found) in statements.into_iter().zip(&mut counts) {
+        let query = query_scalar(statement).bind(requester.issuer.as_str()).bind(requester.subject.as_str());
+        let count: i64 =
+            query.fetch_one(&mut *connection).await.map_err(Outage::during("count the rows of a requester"))?;
+        *found = count.unsigned_abs();
+    }
+    let [tokens, tasks, grants, break_glass] = counts;
+    Ok(RequesterRows { tokens, tasks, grants, break_glass })
 }

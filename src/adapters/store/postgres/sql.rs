@@ -502,6 +502,15 @@ statements! {
         ORDER BY started_at, replicas.id";
     DEREGISTER_REPLICA = "DELETE FROM replicas WHERE id = $1 AND heartbeat_number <= $2";
 
+    // ---- pruning of the audit trail ----
+
+    /// Locks the records, so that another prune does not change which ones the next statement
+    /// finds.
+    PRUNE_AUDIT_AGENTS = "DELETE FROM audit_agents WHERE writer = $1 AND n IN
+        (SELECT audit.n FROM audit WHERE audit.writer = $1 AND audit.n <= $2 ORDER BY audit.n LIMIT $3 FOR UPDATE)";
+    PRUNE_AUDIT = "DELETE FROM audit WHERE writer = $1 AND n IN
+        (SELECT audit.n FROM audit WHERE audit.writer = $1 AND audit.n <= $2 ORDER BY audit.n LIMIT $3)";
+
     /// Writes a new value of a size that needs space on the disk.
     WRITE_PROBE = concat!("UPDATE write_probe SET content = repeat(md5($1::text), 512) WHERE singleton = 1 AND ", set_durable!(), " IS NOT NULL");
 
@@ -516,4 +525,48 @@ statements! {
     DELETE_EXPIRED_SIGNING_KEYS = "DELETE FROM signing_keys WHERE gone <= $1";
     DELETE_EXPIRED_STATUS_SHARDS = "DELETE FROM status_shards WHERE shard IN
         (SELECT shard FROM status_shards WHERE shard <= $1 LIMIT 10000 FOR UPDATE SKIP LOCKED)";
+
+    // ---- retention ----
+
+    /// Deletes records of tokens of which nothing is left: the token and the user token behind it
+    /// have expired, and the task has ended.
+    DELETE_OLD_TOKENS = "DELETE FROM tokens WHERE id IN
+        (SELECT old.id FROM tokens AS old WHERE old.issued <= $1 AND old.expires <= $1
+            AND (old.evidence_expires IS NULL OR old.evidence_expires <= $1)
+            AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = old.task AND tasks.state IN ('active', 'suspended'))
+        ORDER BY old.issued, old.id LIMIT 500 FOR UPDATE SKIP LOCKED)";
+    /// The ended tasks of whose tokens there is no record left.
+    OLD_TASKS = "SELECT id::text FROM tasks WHERE state IN ('completed', 'failed', 'expired', 'revoked')
+        AND created <= $1 AND deadline <= $1 AND NOT EXISTS (SELECT 1 FROM tokens WHERE tokens.task = tasks.id)
+        LIMIT 500 FOR UPDATE SKIP LOCKED";
+    DELETE_RESOURCES_OF_TASKS = "DELETE FROM task_resources WHERE task IN (SELECT json_array_elements_text($1::json)::uuid)";
+    DELETE_TASKS = "DELETE FROM tasks WHERE id IN (SELECT json_array_elements_text($1::json)::uuid) AND state IN ('completed', 'failed', 'expired', 'revoked')";
+
+    // ---- what is stored about a person ----
+
+    REPLACE_PERSONAL_VALUES = "UPDATE audit SET personal = $3, requester_issuer = $4, requester_subject = $5, resource = $6
+        WHERE writer = $1 AND n = $2";
+    DELETE_TOKENS_OF_REQUESTER = "DELETE FROM tokens WHERE id IN
+        (SELECT old.id FROM tokens AS old WHERE old.requester_subject = $2 AND old.requester_issuer = $1
+            AND old.issued <= $3 AND old.expires <= $3
+            AND (old.evidence_expires IS NULL OR old.evidence_expires <= $3)
+            AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = old.task AND tasks.state IN ('active', 'suspended'))
+        LIMIT 500 FOR UPDATE SKIP LOCKED)";
+    OLD_TASKS_OF_REQUESTER = "SELECT id::text FROM tasks WHERE requester_subject = $2 AND requester_issuer = $1
+        AND state IN ('completed', 'failed', 'expired', 'revoked') AND created <= $3 AND deadline <= $3
+        AND NOT EXISTS (SELECT 1 FROM tokens WHERE tokens.task = tasks.id) LIMIT 500 FOR UPDATE SKIP LOCKED";
+    /// Deletes reviewed break-glass grants, before the grants: a grant without its row there counts
+    /// as withdrawn, and the review must not say so.
+    DELETE_BREAK_GLASS_OF_REQUESTER = "DELETE FROM break_glass WHERE id IN
+        (SELECT old.id FROM break_glass AS old WHERE old.requester_subject = $2 AND old.requester_issuer = $1
+            AND old.until <= $3 AND old.reviewed_at IS NOT NULL LIMIT 500 FOR UPDATE SKIP LOCKED)";
+    DELETE_GRANTS_OF_REQUESTER = "DELETE FROM grants WHERE id IN
+        (SELECT old.id FROM grants AS old WHERE old.requester_subject = $2 AND old.requester_issuer = $1
+            AND old.until <= $3
+            AND NOT EXISTS (SELECT 1 FROM break_glass WHERE break_glass.id = old.id)
+        LIMIT 500 FOR UPDATE SKIP LOCKED)";
+    COUNT_TOKENS_OF_REQUESTER = "SELECT count(*) FROM tokens WHERE requester_subject = $2 AND requester_issuer = $1";
+    COUNT_TASKS_OF_REQUESTER = "SELECT count(*) FROM tasks WHERE requester_subject = $2 AND requester_issuer = $1";
+    COUNT_GRANTS_OF_REQUESTER = "SELECT count(*) FROM grants WHERE requester_subject = $2 AND requester_issuer = $1";
+    COUNT_BREAK_GLASS_OF_REQUESTER = "SELECT count(*) FROM break_glass WHERE requester_subject = $2 AND requester_issuer = $1";
 }

@@ -36,7 +36,7 @@ use crate::{
         store_sealer::SealerCell,
     },
     domain::{
-        audit::{Head, WriterId, checkpoint::SignedCheckpoint},
+        audit::{Head, SearchColumns, WriterId, checkpoint::SignedCheckpoint},
         configuration::ConfigurationHistory,
         grants::{
             Grant,
@@ -47,6 +47,7 @@ use crate::{
         registry::tool::ToolRecord,
         replication::{Heartbeat, ReplicaId},
         revocation::{LinkedEntry, LogAnchor, LogEntry, LogPosition, evidence::EvidenceDigest},
+        settings::RetentionCutoffs,
         status_list::Shard,
         task::{Requester, Task},
         time::Timestamp,
@@ -55,8 +56,9 @@ use crate::{
         AuditFilter, AuditRow, AuditState, AuditStore, ChangeListener, CommitError, ConfigurationStore,
         EvidenceSelector, GcStats, GrantFilter, GrantStore, IndexedToken, KeyStore, ListError, LiveCounts, LogStore,
         MaintenanceStore, OP_CHECK_SCHEMA, Outage, Page, PageRequest, QuotaStore, RegistryStore, ReplicaStore,
-        SeenEvidence, StatusListStore, Store, StoreSealer, StoredKeys, StoredRegistry, TaskFilter, TaskStore,
-        TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet, WriteStore,
+        RequesterRows, SeenEvidence, StatusListStore, Store, StoreSealer, StoredKeys, StoredRegistry, TaskFilter,
+        TaskStore, TokenCursor, TokenFilter, TokenRecord, TokenSelector, TokenStore, WriteOutcome, WriteSet,
+        WriteStore,
     },
 };
 
@@ -405,6 +407,20 @@ impl AuditStore for SqliteStore {
         on!(self.lists, read::read_checkpoints(after, limit))
     }
 
+    async fn replace_personal_values(
+        &self,
+        writer: WriterId,
+        n: u64,
+        personal: &str,
+        columns: &SearchColumns,
+    ) -> Result<(), Outage> {
+        on!(self.writer, commit::replace_personal_values(writer, n, personal, columns))
+    }
+
+    async fn delete_audit_records(&self, writer: WriterId, through: u64, limit: u32) -> Result<u64, Outage> {
+        on!(self.writer, commit::delete_audit_records(writer, through, limit))
+    }
+
     async fn list_checkpoints(&self, page: &PageRequest) -> Result<Page<SignedCheckpoint>, ListError> {
         on!(self.lists, read::list_checkpoints(page))
     }
@@ -452,8 +468,16 @@ impl StatusListStore for SqliteStore {
 
 #[async_trait]
 impl MaintenanceStore for SqliteStore {
-    async fn collect_garbage(&self, now: Timestamp) -> Result<GcStats, Outage> {
-        commit::collect_garbage(&self.writer, &self.sealer, now).await
+    async fn collect_garbage(&self, now: Timestamp, cutoffs: &RetentionCutoffs) -> Result<GcStats, Outage> {
+        commit::collect_garbage(&self.writer, &self.sealer, now, cutoffs).await
+    }
+
+    async fn delete_requester_rows(&self, requester: &Requester, cutoff: Timestamp) -> Result<RequesterRows, Outage> {
+        commit::delete_requester_rows(&self.writer, requester, cutoff).await
+    }
+
+    async fn count_requester_rows(&self, requester: &Requester) -> Result<RequesterRows, Outage> {
+        on!(self.requests, read::count_requester_rows(requester))
     }
 
     async fn ping(&self) -> Result<(), Outage> {
