@@ -36,9 +36,10 @@ impl Service {
         self.end_orphaned_tasks(cx).await?;
         self.end_tasks_of_revoked_parties(MAX_EXPIRY_ROUNDS, cx).await?;
         let stats = self.store().collect_garbage(cx.now, &self.settings().retention.cutoffs(cx.now)).await?;
-        self.inner.follower.advance_anchor(cx.now).await?;
-        // Last: a metric must not keep anything from being removed. None replaces an old value.
+        // None replaces an old value, also if the rest fails.
         *self.inner.live.lock() = None;
+        self.inner.follower.advance_anchor(cx.now).await?;
+        // Last: a metric must not keep anything from being removed.
         let since = cx.now.saturating_sub(TOKEN_LIFETIME_CAP).saturating_sub(MAX_CLOCK_SKEW);
         *self.inner.live.lock() = Some(self.store().count_live(cx.now, since, MAX_COUNTED).await?);
         Ok(stats)

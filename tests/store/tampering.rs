@@ -314,6 +314,8 @@ async fn every_changed_column_is_found(on: &TestStore) {
                 on.tamper(&format!("{pragma}UPDATE {table} SET {name} = {value} WHERE {}", first_row(table))).await;
                 let outage = read_first(&*store, table).await.err();
                 let outage = outage.unwrap_or_else(|| panic!("{table}.{name} = {value} was not found"));
+                // A value that does not parse is no tampering by itself: the wrong tag is.
+                assert!(protection != Tag || outage.tampering().is_some(), "{table}.{name} = {value}: {outage:?}");
                 let text = errand::ports::ErrorChain(&outage).to_string();
                 let names_it = text.contains(&format!("`{table}`")) || text.contains("`versions`");
                 assert!(names_it, "{table}.{name}: {text}");

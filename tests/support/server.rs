@@ -211,6 +211,26 @@ impl Server {
     ) -> Self {
         let application = Application::build(&config, MigrationPolicy::Always).await.unwrap();
         application.initialize(&config).await.unwrap();
+        Self::serve_application(application, address, config, idp, planner, store, folder).await
+    }
+
+    /// Starts another replica from an application that was built and initialized.
+    pub async fn replica_of(&self, application: Application) -> Self {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (idp, planner) = (self.idp.clone(), self.planner.clone());
+        let (store, folder) = (Arc::clone(&self.store), Arc::clone(&self.folder));
+        Self::serve_application(application, any_port, Arc::clone(&self.config), idp, planner, store, folder).await
+    }
+
+    async fn serve_application(
+        application: Application,
+        address: SocketAddr,
+        config: Arc<Config>,
+        idp: Key,
+        planner: Key,
+        store: Arc<TestStore>,
+        folder: Arc<TempDir>,
+    ) -> Self {
         let background_tasks = application.spawn_replication();
         let (stop, stopped) = oneshot::channel();
         let app = router(AppState::new(application.service.clone()), HttpSettings::default());

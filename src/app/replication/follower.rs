@@ -373,11 +373,12 @@ impl Follower {
         if !self.state().is_loaded() {
             self.detect_divergence().await?;
         }
-        let (is_loaded, index, last_applied) = {
+        let (is_loaded, last_applied) = {
             let state = self.state();
-            (state.is_loaded(), state.index(), state.last_applied().cloned())
+            (state.is_loaded(), state.last_applied().cloned())
         };
-        let mut last = if is_loaded { last_applied } else { self.apply_up_to_anchor(now, &index).await? };
+        let mut last = if is_loaded { last_applied } else { self.apply_up_to_anchor(now).await? };
+        let index = self.state().index();
         loop {
             let limit = if self.holds_lease() { FOREGROUND_PAGE_SIZE } else { CATCH_UP_PAGE_SIZE };
             let from = last.as_ref().map_or_else(|| self.applied_seq(), |last| previous(last.seq));
@@ -432,12 +433,14 @@ impl Follower {
     ///
     /// Wall clocks may be wrong, here and at a revoker: only entries that have been out of date for
     /// a day are skipped.
-    async fn apply_up_to_anchor(&self, now: Timestamp, index: &RwLock<Index>) -> Result<Option<LogEntry>, Outage> {
+    async fn apply_up_to_anchor(&self, now: Timestamp) -> Result<Option<LogEntry>, Outage> {
         let anchor = with_store_timeout(OP_FOLLOW_LOG, self.log.load_log_anchor()).await?;
+        self.state.write().discard_unverified();
         if anchor.position == LogPosition::default() {
             let last = self.state().last_applied().cloned();
             return Ok(last.filter(|last| last.seq == self.applied_seq()));
         }
+        let index = self.state.write().begin_unverified();
         let alive_at = replay_horizon(now);
         let (mut found, mut from) = (LogAnchor::default(), LogPosition::default());
         loop {
@@ -450,7 +453,7 @@ impl Follower {
             let Some(last) = page.last() else { break };
             from = last.seq;
             self.apply_to_issuer_keys(&page, false);
-            self.apply(&page, index).await;
+            self.apply(&page, &index).await;
             if !is_full {
                 break;
             }
@@ -460,7 +463,7 @@ impl Follower {
         }
         let entry = self.find_anchored_entry(&anchor).await?;
         index.write().advance_to(anchor.position);
-        self.state.write().set_last_applied(Some(entry.clone()));
+        self.state.write().set_verified(entry.clone());
         Ok(Some(entry))
     }
 
@@ -479,6 +482,10 @@ impl Follower {
     /// Moves the anchor of the log to its end, if many entries follow it, so that a replica that
     /// starts need not read them.
     pub(in crate::app) async fn advance_anchor(&self, now: Timestamp) -> Result<(), Outage> {
+        self.move_anchor(now).await.inspect_err(|outage| self.note_tampering(outage))
+    }
+
+    async fn move_anchor(&self, now: Timestamp) -> Result<(), Outage> {
         let mut anchor = with_store_timeout(OP_FOLLOW_LOG, self.log.load_log_anchor()).await?;
         if self.applied_seq().number() < anchor.position.number().saturating_add(MIN_ANCHOR_DISTANCE) {
             return Ok(());

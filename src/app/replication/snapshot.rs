@@ -125,6 +125,9 @@ pub(super) struct FollowerState {
     index: Arc<RwLock<Index>>,
     /// The entry up to which the log has been applied.
     last_applied: Option<LogEntry>,
+    /// Whether entries were applied that may follow a missing one: the log has not been compared
+    /// with its anchor yet.
+    is_unverified: bool,
     /// The keys of identity providers that are not used.
     withdrawn_issuer_keys: Arc<BTreeSet<IssuerKeyId>>,
     /// The number of times that the store turned out to have another log.
@@ -204,7 +207,26 @@ impl FollowerState {
         self.registry_generation = self.registry_generation.saturating_add(1);
     }
 
-    /// Discards everything, because the store has another log.
+    /// Begins to apply entries of which some may be missing. Returns the index.
+    pub(super) fn begin_unverified(&mut self) -> Arc<RwLock<Index>> {
+        self.is_unverified = true;
+        self.index()
+    }
+
+    /// Records that nothing is missing up to an entry.
+    pub(super) fn set_verified(&mut self, last: LogEntry) {
+        (self.is_unverified, self.last_applied) = (false, Some(last));
+    }
+
+    /// Discards what an attempt applied that failed before the comparison with the anchor: a
+    /// missing entry that was restored since would not be applied below it.
+    pub(super) fn discard_unverified(&mut self) {
+        if self.is_unverified {
+            self.reset();
+        }
+    }
+
+    /// Discards everything, because the store has another log, or the memory may lack entries.
     pub(super) fn reset(&mut self) {
         *self = Self {
             log_epoch: self.log_epoch.saturating_add(1),

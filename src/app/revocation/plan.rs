@@ -11,11 +11,12 @@ use crate::{
         id::TaskId,
         registry::Block,
         revocation::{LogAction, NewEntry, Target, latest_possible_expiry, retain_until},
+        settings::TASK_LIFETIME_CAP,
         task::{Initiator, TaskAction, Transition},
         time::Timestamp,
         uri::ResourceUri,
     },
-    ports::{EvidenceSelector, Precondition, StateChange},
+    ports::{ErrorChain, EvidenceSelector, Outage, Precondition, StateChange},
 };
 
 /// What a revocation writes, except for the admin and the reason in its audit record.
@@ -74,7 +75,11 @@ impl Service {
         };
         Ok(match &revocation.target {
             RevocationTarget::Token(id) => {
-                let token = self.reserved_store().find_token(*id).await?.ok_or(ConflictError::NotFound("token"))?;
+                let found = self.reserved_store().find_token(*id).await;
+                let Some(token) = row_to_end(found, "token")? else {
+                    let record = Record { token: Some(*id), ..record };
+                    return Ok(plan(Target::Token(*id), latest_expiry, record));
+                };
                 // An API token has no agents: it belongs to its client.
                 let agents = if token.agents.is_empty() { vec![token.client] } else { token.agents };
                 let record = Record {
@@ -88,13 +93,20 @@ impl Service {
                 plan(Target::Token(*id), retain_until(token.expires, cx.now), record)
             }
             RevocationTarget::Task(id) => {
-                let task = self.reserved_store().find_task(*id).await?.ok_or(ConflictError::NotFound("task"))?;
-                let record = with_task_fields(&task, record.clone());
-                let mut plan = plan(Target::Task(*id), retain_until(task.deadline, cx.now), record);
                 let by = Initiator::Admin(admin.identity());
                 let (name, selector) = (by.to_string(), EvidenceSelector::Tasks(vec![*id]));
-                let evidence = self.end_evidence_for_agents(&selector, &name, revocation.reason.as_str(), cx);
-                plan.prepend_entries(evidence.await?);
+                let evidence = self.end_evidence_for_agents(&selector, &name, revocation.reason.as_str(), cx).await?;
+                let found = self.reserved_store().find_task(*id).await;
+                let Some(task) = row_to_end(found, "task")? else {
+                    let record = Record { task: Some(*id), ..record };
+                    let deadline = cx.now.saturating_add(TASK_LIFETIME_CAP);
+                    let mut plan = plan(Target::Task(*id), retain_until(deadline, cx.now), record);
+                    plan.prepend_entries(evidence);
+                    return Ok(plan);
+                };
+                let record = with_task_fields(&task, record.clone());
+                let mut plan = plan(Target::Task(*id), retain_until(task.deadline, cx.now), record);
+                plan.prepend_entries(evidence);
                 match task.next_state(TaskAction::Revoke, &by, cx.now) {
                     Ok(state) => {
                         let reason = Some(revocation.reason.clone());
@@ -158,5 +170,19 @@ impl Service {
             state_changes: vec![StateChange::TransitionTask(id, transition)],
             lifted: None,
         })
+    }
+}
+
+/// Returns the row of what is to be ended, or `None` if it was changed outside the program: to end
+/// something, its row need not be trusted.
+fn row_to_end<T>(found: Result<Option<T>, Outage>, what: &'static str) -> Result<Option<T>, Error> {
+    match found {
+        Ok(Some(row)) => Ok(Some(row)),
+        Ok(None) => Err(ConflictError::NotFound(what).into()),
+        Err(outage) if outage.tampering().is_some() => {
+            tracing::error!(error = %ErrorChain(&outage), "a {what} is ended without its row");
+            Ok(None)
+        }
+        Err(outage) => Err(outage.into()),
     }
 }

@@ -14,7 +14,7 @@ use errand::{
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::server::{Server, decode_claims, form, read_response, wait_until};
+use crate::server::{IDP, Server, decode_claims, form, read_response, wait_until};
 
 on_both_stores!(
     removed_revocation_is_an_outage,
@@ -22,6 +22,7 @@ on_both_stores!(
     raised_head_is_an_outage,
     removed_revocation_stops_a_start,
     anchored_revocation_stops_a_start,
+    restored_revocation_is_applied,
 );
 
 fn token_target(token: &str) -> serde_json::Value {
@@ -123,7 +124,8 @@ async fn removed_revocation_stops_a_start(server: Server) {
 /// More entries than a replica that starts reads one by one.
 const ENTRIES: u128 = 1_500;
 
-async fn anchored_revocation_stops_a_start(server: Server) {
+/// Appends entries, and lets maintenance move the anchor behind them. Returns the last position.
+async fn append_until_anchored(server: &Server) -> u64 {
     let store = server.open_store().await;
     let now = server.application.service.clock().now();
     let end = |n: u128| {
@@ -141,6 +143,38 @@ async fn anchored_revocation_stops_a_start(server: Server) {
     let cx = RequestContext::internal("gc".parse().unwrap(), now);
     server.application.service.collect_garbage(&cx).await.unwrap();
     assert!(store.load_log_anchor().await.unwrap().position >= last);
+    last.number()
+}
+
+/// A replica that began to read a log with a missing entry applies it when it is put back.
+async fn restored_revocation_is_applied(server: Server) {
+    let form = server.exchange_form(&server.user_token(json!({"client_id": "reader-client"})));
+    assert_eq!(server.post_as("reader", "/oauth2/token", &form).await.0, StatusCode::OK);
+    let before = server.application.service.applied_seq().number();
+    let requester = json!({"kind": "requester", "issuer": IDP, "subject": "alice", "reason": "in a test"});
+    let last = server.revoke(requester).await["seq"].as_u64().unwrap();
+    append_until_anchored(&server).await;
+    server.store.tamper("CREATE TABLE saved AS SELECT * FROM revocation_log").await;
+    let application = Application::build(&server.config, MigrationPolicy::Always).await.unwrap();
+    let entries = format!("seq > {before} AND seq <= {last}");
+    server.store.tamper(&format!("DELETE FROM revocation_log WHERE {entries}")).await;
+    let refused = application.initialize(&server.config).await.unwrap_err().to_string();
+    assert!(refused.contains("outside this program"), "{refused}");
+    server.store.tamper(&format!("INSERT INTO revocation_log SELECT * FROM saved WHERE {entries}")).await;
+    application.initialize(&server.config).await.unwrap();
+    let replica = server.replica_of(application).await;
+    replica.wait_until_leased().await;
+    let (status, body) = replica.post_as("reader", "/oauth2/token", &form).await;
+    assert_eq!((status.as_u16(), &body["error"]), (400, &json!("invalid_request")), "{body}");
+    let other = server.user_token(json!({"client_id": "reader-client", "sub": "bob"}));
+    let (status, body) = replica.post_as("reader", "/oauth2/token", &server.exchange_form(&other)).await;
+    assert_eq!(status, StatusCode::OK, "another requester: {body}");
+    replica.stop().await;
+    server.stop().await;
+}
+
+async fn anchored_revocation_stops_a_start(server: Server) {
+    let head = append_until_anchored(&server).await;
     let token = server.task_token().await;
     server.revoke(token_target(&token)).await;
     let replica = server.replica().await;
@@ -149,7 +183,6 @@ async fn anchored_revocation_stops_a_start(server: Server) {
 
     server.store.tamper("CREATE TABLE saved AS SELECT * FROM revocation_log").await;
     let restore = "DELETE FROM revocation_log; INSERT INTO revocation_log SELECT * FROM saved";
-    let head = last.number();
     for (name, change) in [
         ("a removed entry", format!("DELETE FROM revocation_log WHERE seq = {}", head - 100)),
         (

@@ -32,7 +32,8 @@ pub(crate) use replicas::{ReplicaRow, check_recorded};
 pub(crate) use sealed::{Tagged, TaggedRow, WorkScan, tag_all};
 pub(crate) use status_lists::ShardRow;
 pub(crate) use tokens::{
-    EvidenceRow, IdempotencyRow, ReplayGuardRow, TaskResourceRow, TaskRow, TokenRow, read_indexed_token, read_session,
+    EvidenceRow, IdempotencyRow, ReplayGuardRow, TaskResourceRow, TaskRow, TokenRow, read_endable, read_indexed_token,
+    read_session,
 };
 pub(crate) use tools::{KnownToolRow, ToolRow};
 

@@ -1,8 +1,12 @@
 //! Rows with a tag: a message authentication code of the table and of all values.
 
+use std::error::Error as StdError;
+
 use serde::Serialize;
 use sqlx::FromRow;
+use thiserror::Error;
 
+use super::CorruptRowError;
 use crate::{
     domain::revocation::UnknownEntryError,
     ports::{Outage, StoreSealer, TamperingError},
@@ -50,9 +54,9 @@ impl<T: TaggedRow> Tagged<T> {
         self.read(sealer, Ok)
     }
 
-    /// Parses the row and verifies the tag. A value that can't be parsed is reported as such. So is
-    /// an entry of the log that a newer version wrote: it may tag columns that this one does not
-    /// know.
+    /// Parses the row and verifies the tag. The error of a wrong tag names a value that can't be
+    /// parsed too. An entry of the log that a newer version wrote is reported as such: it may tag
+    /// columns that this one does not know.
     pub(crate) fn read<V>(
         self,
         sealer: &dyn StoreSealer,
@@ -64,10 +68,23 @@ impl<T: TaggedRow> Tagged<T> {
         if is_authentic {
             return parsed;
         }
-        let tampering = Outage::during("read a row")(tampering);
-        let is_reason = |outage: &Outage| outage.unknown_entry().is_none_or(UnknownEntryError::needs_newer_version);
-        Err(parsed.err().filter(is_reason).unwrap_or(tampering))
+        Err(match parsed {
+            Err(newer) if newer.unknown_entry().is_some_and(UnknownEntryError::needs_newer_version) => newer,
+            Err(Outage { operation, source: reason }) if reason.is::<CorruptRowError>() => {
+                Outage::during(operation)(TamperedValueError { reason, tampering })
+            }
+            Ok(_) | Err(_) => Outage::during("read a row")(tampering),
+        })
     }
+}
+
+/// A row with a wrong tag has a value that can't be parsed.
+#[derive(Debug, Error)]
+#[error("{reason}")]
+struct TamperedValueError {
+    reason: Box<dyn StdError + Send + Sync>,
+    #[source]
+    tampering: TamperingError,
 }
 
 /// Tags rows that are to be written.

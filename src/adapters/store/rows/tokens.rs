@@ -18,8 +18,8 @@ use crate::{
         token::TokenKind,
     },
     ports::{
-        IdempotentRequest, IndexedToken, Outage, ReplayGuard, SeenEvidence, StoreSealer, TokenCursor, TokenRecord,
-        WriteOutcome,
+        ErrorChain, IdempotentRequest, IndexedToken, Outage, ReplayGuard, SeenEvidence, StoreSealer, TokenCursor,
+        TokenRecord, WriteOutcome,
     },
 };
 
@@ -341,6 +341,16 @@ impl EvidenceRow {
             expires: context.parse_time("evidence_expires", self.evidence_expires)?,
         })
     }
+}
+
+/// Reads rows that name what a revocation ends. One that can't be read was changed outside the
+/// program. It is reported and left out: it must not keep an admin from the revocation.
+pub(crate) fn read_endable<R, V>(rows: &[R], read: impl Fn(&R) -> Result<V, Outage>) -> Vec<V> {
+    let read = |row| {
+        let read = read(row);
+        read.inspect_err(|outage| tracing::error!(error = %ErrorChain(outage), "a revocation leaves out a row")).ok()
+    };
+    rows.iter().filter_map(read).collect()
 }
 
 /// Reads the name of a session.

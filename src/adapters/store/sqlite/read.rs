@@ -12,7 +12,8 @@ use crate::{
         rows::{
             AppliedFileRow, AuditHeadRow, AuditRecordRow, CheckpointRow, EvidenceRow, GrantRow, IdempotencyRow, KeyRow,
             LogAnchorRow, LogHeadRow, LogRow, RegistryRows, SealedKeyRow, StoredBreakGlassRow, Tagged, TaskRow,
-            TokenRow, ToolRow, VersionRow, WorkScan, digest_of, party_keys, read_session, to_i64, to_json,
+            TokenRow, ToolRow, VersionRow, WorkScan, digest_of, party_keys, read_endable, read_session, to_i64,
+            to_json,
         },
         schema::AppliedMigration,
         store_sealer::SealerCell,
@@ -245,20 +246,33 @@ pub(super) async fn find_task(
     row.map(|row| row.read(&*sealer.get()?, TaskRow::read)).transpose()
 }
 
+/// Reads at most `limit` tasks, each of which is work to do. The statement takes the time, if there
+/// is one, and the number of rows.
+async fn scan_tasks(
+    connection: &mut SqliteConnection,
+    sealer: &SealerCell,
+    (statement, time): (&'static str, Option<Timestamp>),
+    limit: u32,
+    operation: &'static str,
+) -> Result<Vec<Task>, Outage> {
+    let mut scan = WorkScan::new(limit);
+    loop {
+        let query = query_as::<_, Tagged<TaskRow>>(statement);
+        let query = time.into_iter().fold(query, |query, time| query.bind(time.unix())).bind(scan.limit());
+        let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during(operation))?;
+        if let Some(tasks) = scan.add(rows, &*sealer.get()?, TaskRow::read)? {
+            return Ok(tasks);
+        }
+    }
+}
+
 pub(super) async fn list_overdue_tasks(
     connection: &mut SqliteConnection,
     sealer: &SealerCell,
     now: Timestamp,
     limit: u32,
 ) -> Result<Vec<Task>, Outage> {
-    let mut scan = WorkScan::new(limit);
-    loop {
-        let query = query_as::<_, Tagged<TaskRow>>(sql::OVERDUE_TASKS).bind(now.unix()).bind(scan.limit());
-        let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list overdue tasks"))?;
-        if let Some(tasks) = scan.add(rows, &*sealer.get()?, TaskRow::read)? {
-            return Ok(tasks);
-        }
-    }
+    scan_tasks(connection, sealer, (sql::OVERDUE_TASKS, Some(now)), limit, "list overdue tasks").await
 }
 
 pub(super) async fn count_live(
@@ -376,7 +390,7 @@ pub(super) async fn list_evidence(
             .bind(issued_from.saturating_sub(MAX_CLOCK_SKEW).unix()),
     };
     let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list exchanged user tokens"))?;
-    rows.iter().map(EvidenceRow::read).collect()
+    Ok(read_endable(&rows, EvidenceRow::read))
 }
 
 pub(super) async fn list_sessions(
@@ -386,7 +400,7 @@ pub(super) async fn list_sessions(
     let query = query_scalar::<_, String>(sql::SESSIONS_BY_REQUESTER);
     let query = query.bind(requester.issuer.as_str()).bind(requester.subject.as_str());
     let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list sessions"))?;
-    rows.iter().map(|text| read_session(text)).collect()
+    Ok(read_endable(&rows, |text| read_session(text)))
 }
 
 pub(super) async fn list_tasks_without_grant(
@@ -394,15 +408,7 @@ pub(super) async fn list_tasks_without_grant(
     sealer: &SealerCell,
     limit: u32,
 ) -> Result<Vec<Task>, Outage> {
-    let mut scan = WorkScan::new(limit);
-    loop {
-        let query = query_as::<_, Tagged<TaskRow>>(sql::TASKS_WITHOUT_GRANT).bind(scan.limit());
-        let rows =
-            query.fetch_all(&mut *connection).await.map_err(Outage::during("list tasks whose grant was removed"))?;
-        if let Some(tasks) = scan.add(rows, &*sealer.get()?, TaskRow::read)? {
-            return Ok(tasks);
-        }
-    }
+    scan_tasks(connection, sealer, (sql::TASKS_WITHOUT_GRANT, None), limit, "list tasks whose grant was removed").await
 }
 
 pub(super) async fn list_orphaned_tasks(
@@ -410,14 +416,7 @@ pub(super) async fn list_orphaned_tasks(
     sealer: &SealerCell,
     limit: u32,
 ) -> Result<Vec<Task>, Outage> {
-    let mut scan = WorkScan::new(limit);
-    loop {
-        let query = query_as::<_, Tagged<TaskRow>>(sql::ORPHANED_TASKS).bind(scan.limit());
-        let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list orphaned tasks"))?;
-        if let Some(tasks) = scan.add(rows, &*sealer.get()?, TaskRow::read)? {
-            return Ok(tasks);
-        }
-    }
+    scan_tasks(connection, sealer, (sql::ORPHANED_TASKS, None), limit, "list orphaned tasks").await
 }
 
 pub(super) async fn is_party_revoked(connection: &mut SqliteConnection, task: &Task) -> Result<bool, Outage> {
@@ -433,14 +432,8 @@ pub(super) async fn list_tasks_of_revoked_parties(
     since: Timestamp,
     limit: u32,
 ) -> Result<Vec<Task>, Outage> {
-    let mut scan = WorkScan::new(limit);
-    loop {
-        let query = query_as::<_, Tagged<TaskRow>>(sql::TASKS_OF_REVOKED_PARTIES).bind(since.unix()).bind(scan.limit());
-        let rows = query.fetch_all(&mut *connection).await.map_err(Outage::during("list tasks of revoked parties"))?;
-        if let Some(tasks) = scan.add(rows, &*sealer.get()?, TaskRow::read)? {
-            return Ok(tasks);
-        }
-    }
+    scan_tasks(connection, sealer, (sql::TASKS_OF_REVOKED_PARTIES, Some(since)), limit, "list tasks of revoked parties")
+        .await
 }
 
 pub(super) async fn count_usage(
